@@ -1,0 +1,1 @@
+"""The checkpoints floor (transformers): ladders, measures, GRPO, records, reports."""

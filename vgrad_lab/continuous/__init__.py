@@ -1,0 +1,1 @@
+"""The continuous floor (NumPy): shift policies, rollouts, costates, estimators, oracles."""

@@ -1,0 +1,12 @@
+"""The ledger: every statement of the papers with a verdict that a test checks, and the corrections."""
+
+from vgrad_lab.ledger.continuous import CONTINUOUS
+from vgrad_lab.ledger.impact import IMPACT
+from vgrad_lab.ledger.sequence import SEQUENCE
+from vgrad_lab.ledger.types import Counterexample as Counterexample
+from vgrad_lab.ledger.types import Evidence as Evidence
+from vgrad_lab.ledger.types import Statement as Statement
+from vgrad_lab.ledger.types import Status as Status
+
+LEDGER: dict[str, Statement] = {s.id: s for s in sorted((*CONTINUOUS, *SEQUENCE, *IMPACT), key=lambda s: s.id)}
+"""All statements by id, in id order."""
