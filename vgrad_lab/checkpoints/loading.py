@@ -64,8 +64,8 @@ def load_checkpoint(
         device: where the model goes.
 
     Raises:
-        UserError: dtype is float16, the path is missing or no checkpoint, weights are only in `.bin` files, damaged, incomplete,
-            superfluous or not finite, or the tokenizer is missing.
+        UserError: dtype is float16, the path is missing or no checkpoint, the weights are only in `.bin` files,
+            damaged, incomplete, superfluous or not finite, or the tokenizer is missing.
     """
     path = Path(path)
     if dtype == torch.float16:
