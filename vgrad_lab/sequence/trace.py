@@ -1,0 +1,114 @@
+"""What one forward pass exposes: every hidden state, ready to be differentiated or replaced."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+Edit = Callable[[int, int, Tensor], Tensor]
+"""``edit(layer, start, h)`` returns the (B,n,S) states to use at positions start … start+n−1 instead of ``h``."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Hidden states and logits of one forward pass, all in one autograd graph.
+
+    hidden: row 0 is the embedding, row l the output of layer l; the last row stands *before* any final norm.
+    head_input: what the output matrix reads, *after* the final norm (the last row of ``hidden`` where there is none).
+    logits: position t scores the token that follows input t.
+    probe: zeros added to every state, so that a derivative with respect to it is one with respect to ``hidden``.
+    """
+
+    hidden: Float[Tensor, "L1 B T S"]
+    head_input: Float[Tensor, "B T S"]
+    logits: Float[Tensor, "B T V"]
+    probe: Float[Tensor, "L1 B T S"] | None = None
+
+
+@dataclass(frozen=True)
+class Patch:
+    """do(h_t^(l) = value): layer l (0 is the embedding), position t, one value for all the batch or one per row."""
+
+    layer: int
+    position: int
+    value: Float[Tensor, " S"] | Float[Tensor, "B S"]
+
+
+class SequenceModel(nn.Module):
+    """A causal language model whose ``forward(inputs, *, edit)`` returns a Trace and sends every state through edit."""
+
+    vocab: int
+    width: int
+    layers: int
+    max_length: int
+
+
+def unchanged(_layer: int, _start: int, h: Tensor) -> Tensor:
+    """The edit that leaves every state as it is."""
+    return h
+
+
+def check_tokens(tokens: Tensor, *, vocab: int, name: str = "tokens", max_length: int | None = None) -> None:
+    """Refuse tokens that are no non-empty (B,T) int64 array over 0 … vocab−1, or longer than ``max_length``."""
+    if tokens.ndim != 2 or tokens.numel() == 0:
+        raise ValueError(f"{name} has shape {tuple(tokens.shape)}; give a non-empty (B,T) array")
+    if tokens.dtype is not torch.int64:
+        raise ValueError(f"{name} has dtype {tokens.dtype}; give int64 token ids")
+    low, high = int(tokens.min()), int(tokens.max())
+    if low < 0 or high >= vocab:
+        raise ValueError(f"{name} runs from {low} to {high}; token ids must lie in 0 … {vocab - 1}")
+    if max_length is not None and tokens.shape[1] > max_length:
+        raise ValueError(f"{name} has {tokens.shape[1]} positions; this model reads at most {max_length}")
+
+
+def patching(patch: Patch) -> Edit:
+    """The edit that does ``patch`` and leaves all other states alone."""
+
+    def edit(layer: int, start: int, h: Tensor) -> Tensor:
+        i = patch.position - start
+        if layer != patch.layer or not 0 <= i < h.shape[1]:
+            return h
+        value = patch.value.expand(len(h), -1).unsqueeze(1)
+        return torch.cat([h[:, :i], value, h[:, i + 1 :]], dim=1)
+
+    return edit
+
+
+def probing(probe: Float[Tensor, "L1 B T S"]) -> Edit:
+    """The edit that adds ``probe`` to every state."""
+
+    def edit(layer: int, start: int, h: Tensor) -> Tensor:
+        return h + probe[layer, :, start : start + h.shape[1]]
+
+    return edit
+
+
+def trace(model: SequenceModel, inputs: Int[Tensor, "B T"], *, patch: Patch | None = None) -> Trace:
+    """Run ``model`` on fixed tokens, with a probe on every state and at most one state replaced.
+
+    inputs: (B,T) token ids. patch: later positions and layers read the replaced state as they read the natural one.
+    Raises ValueError for tokens outside the vocabulary and for a patch outside the trace.
+    """
+    check_tokens(inputs, vocab=model.vocab, name="inputs", max_length=model.max_length)
+    parameter = next(model.parameters())
+    shape = (model.layers + 1, *inputs.shape, model.width)
+    probe = torch.zeros(shape, dtype=parameter.dtype, device=parameter.device, requires_grad=True)
+    add = probing(probe)
+    if patch is None:
+        return replace(model(inputs, edit=add), probe=probe)
+    _check_patch(patch, shape)
+    put = patching(patch)
+    return replace(model(inputs, edit=lambda layer, start, h: add(layer, start, put(layer, start, h))), probe=probe)
+
+
+def _check_patch(patch: Patch, shape: tuple[int, ...]) -> None:
+    rows, batch, length, width = shape
+    if not 0 <= patch.layer < rows or not 0 <= patch.position < length:
+        raise ValueError(
+            f"patch at layer {patch.layer}, position {patch.position}; "
+            f"layers are 0 … {rows - 1} and positions 0 … {length - 1}"
+        )
+    if tuple(patch.value.shape) not in ((width,), (batch, width)):
+        raise ValueError(f"patch value has shape {tuple(patch.value.shape)}; give ({width},) or ({batch}, {width})")
