@@ -1,0 +1,103 @@
+"""GRPO: the update against a plain reference, prefixes, determinism, refusals."""
+
+import copy
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests import tiny_models
+from vgrad_lab.checkpoints import grpo, probe
+from vgrad_lab.checkpoints.errors import UserError
+from vgrad_lab.checkpoints.loading import Checkpoint, load_checkpoint
+from vgrad_lab.checkpoints.tasks import LabelCopy, draw_prompts, encode_prompts
+from vgrad_lab.impact import grpo_scale
+from vgrad_lab.stats import assert_mean_close
+
+FAST = grpo.GrpoSettings(prompts=16, group_size=32, budgets=(1, 3), evaluation_prompts=16, learning_rate=1e-3)
+"""512 samples an update: a random model gives the right one of 320 tokens once or twice."""
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Checkpoint:
+    return load_checkpoint(tiny_models.save(tmp_path / "c"))
+
+
+def test_update_equals_a_plain_reference(checkpoint: Checkpoint) -> None:
+    """Same samples, repeated prompts, full logits, mean over samples of Â log π: the textbook update."""
+    settings = dataclasses.replace(FAST, optimizer="sgd", learning_rate=0.5, clip=1e9, prompts=4, group_size=8)
+    batch = encode_prompts(LabelCopy(), checkpoint.tokenizer, draw_prompts(LabelCopy(), 4, seed=3))
+    ours, reference = copy.deepcopy(checkpoint.model), checkpoint.model
+    generator = torch.Generator().manual_seed(7)
+    grpo.step(ours, grpo.make_optimizer(ours, settings), batch, 0, settings, generator)
+
+    tokens, last, target = probe.on_device(reference, batch, slice(None))
+    logits = reference(input_ids=tokens.repeat_interleave(8, 0), use_cache=False).logits
+    logp = torch.log_softmax(logits[torch.arange(32), last.repeat_interleave(8)], -1)
+    with torch.no_grad():
+        action = torch.multinomial(logp[::8].exp(), 8, replacement=True, generator=torch.Generator().manual_seed(7))
+    reward = (action == target[:, None]).float()
+    advantage = (reward - reward.mean(1, keepdim=True)) / (reward.std(1, keepdim=True) + 1e-4)
+    loss = -(advantage.flatten() * logp[torch.arange(32), action.flatten()]).mean()
+    loss.backward()
+    for a, b in zip(ours.parameters(), reference.parameters(), strict=True):
+        if b.grad is not None:
+            torch.testing.assert_close(a, b - 0.5 * b.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_expected_gradient_is_scaled_by_kappa() -> None:
+    """Mean over draws of the loss gradient in logit space = −κ_8(p) ∂p_y/Q per prompt."""
+    logits = torch.tensor([[1.0, 0.0, -0.5, 0.3]], dtype=torch.float64)
+    generator, draws = torch.Generator().manual_seed(0), []
+    for _ in range(4000):
+        z = logits.clone().requires_grad_()
+        grpo.grpo_loss(z, torch.tensor([1]), FAST, generator).backward()
+        draws.append(z.grad.numpy()[0])
+    p = torch.softmax(logits, -1).numpy()[0]
+    truth = -float(grpo_scale(p[1:2], FAST.group_size)[0]) * p[1] * (np.eye(4)[1] - p)
+    assert_mean_close(np.array(draws), truth, detectable=0.15)
+
+
+def test_budgets_are_prefixes_of_one_run(checkpoint: Checkpoint) -> None:
+    long = grpo.train(copy.deepcopy(checkpoint), LabelCopy(), FAST, seed=0)
+    short = grpo.train(copy.deepcopy(checkpoint), LabelCopy(), dataclasses.replace(FAST, budgets=(1,)), seed=0)
+    assert long["reward_after"][0] == short["reward_after"][0]
+    assert long["reward_before"] == short["reward_before"]
+    gains = np.array(long["reward_after"]) - long["reward_before"]
+    assert long["gain_mean"] == pytest.approx(float(gains.mean()))
+
+
+def test_same_seed_same_run_and_other_seed_another(checkpoint: Checkpoint) -> None:
+    runs = [grpo.train(copy.deepcopy(checkpoint), LabelCopy(), FAST, seed=s) for s in (0, 0, 1)]
+    assert runs[0] == runs[1]
+    assert runs[0]["reward_after"] != runs[2]["reward_after"]
+
+
+def test_grpo_raises_the_reward(checkpoint: Checkpoint) -> None:
+    settings = grpo.GrpoSettings(learning_rate=1e-2, budgets=(60,), evaluation_prompts=64)
+    result = grpo.train(checkpoint, LabelCopy(), settings, seed=0)
+    assert result["gain_mean"] > 0.05
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"budgets": ()}, "budgets"),
+        ({"budgets": (3, 2)}, "budgets"),
+        ({"budgets": (0, 2)}, "budgets"),
+        ({"group_size": 1}, "group_size"),
+        ({"prompts": 0}, "prompts"),
+        ({"learning_rate": 0.0}, "learning_rate"),
+    ],
+)
+def test_bad_settings_are_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        dataclasses.replace(FAST, **change)
+
+
+def test_a_step_that_explodes_is_named(checkpoint: Checkpoint) -> None:
+    settings = dataclasses.replace(FAST, optimizer="sgd", learning_rate=1e30, clip=1e30, budgets=(5,))
+    with pytest.raises(UserError, match="not finite|holds non-finite"):
+        grpo.train(checkpoint, LabelCopy(), settings, seed=0)
