@@ -126,10 +126,12 @@ def step(
     """One update on the index-th block of prompts: forward, sample, backward, clip, step."""
     rows = slice(index * settings.prompts, (index + 1) * settings.prompts)
     tokens, last, target = on_device(model, batch, rows)
-    loss = grpo_loss(answer_logits(model, tokens, last), target, settings, generator)
-    loss.backward()  # type: ignore[no-untyped-call]
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
+    logits = answer_logits(model, tokens, last)
+    norm = logits.new_tensor(float("nan"))
+    if bool(torch.isfinite(logits).all()):
+        grpo_loss(logits, target, settings, generator).backward()  # type: ignore[no-untyped-call]
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
     if not bool(torch.isfinite(norm)):
-        raise UserError(f"the gradient is not finite at update {index + 1}; lower the learning rate")
+        raise UserError(f"logits or gradient are not finite at update {index + 1}; lower the learning rate")
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)

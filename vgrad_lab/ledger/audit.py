@@ -21,7 +21,7 @@ def load(dotted_name: str) -> Callable[..., Any]:
     function = getattr(importlib.import_module(module), attribute)
     if not callable(function):
         raise TypeError(f"{dotted_name} is a {type(function).__name__}, not a function")
-    return function  # type: ignore[no-any-return]
+    return function
 
 
 def _entry_problems(s: Statement, ledger: Mapping[str, Statement]) -> Iterable[str]:

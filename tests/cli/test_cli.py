@@ -1,0 +1,178 @@
+"""The command line as a user meets it: examples, exit codes, JSON, one clear line for each mistake."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from tests import tiny_models
+from vgrad_lab.experiments import verify_ledger
+from vgrad_lab.ledger import LEDGER, Evidence, Statement, Status
+
+COMMANDS = (("reproduce",), ("verify",), ("ladder", "pretrain"), ("measure",), ("rl",), ("report",), ("credit",))
+
+
+def vgrad(*arguments: object, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """Run the installed command in a process of its own."""
+    code = "from vgrad_lab.cli import main; main()"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_models.save(tmp_path_factory.mktemp("c") / "step000007")
+
+
+def assert_one_clear_line(run: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Exit code 2, nothing on stdout, one line on stderr that holds the words and no traceback."""
+    assert run.returncode == 2, run.stderr
+    assert run.stdout == ""
+    lines = run.stderr.strip().splitlines()
+    assert len(lines) == 1, run.stderr
+    assert lines[0].startswith("vgrad: ")
+    for word in words:
+        assert word in lines[0]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_shows_an_example(command: tuple[str, ...]) -> None:
+    run = vgrad(*command, "--help")
+    assert run.returncode == 0
+    assert f"vgrad {' '.join(command)}" in run.stdout.split("Example", 1)[1]
+
+
+def test_version_and_no_arguments() -> None:
+    assert vgrad("--version").stdout.startswith("vgrad_lab ")
+    assert "Usage" in vgrad().stdout + vgrad().stderr
+
+
+def test_measure_one_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
+    text = vgrad("measure", checkpoint, "--prompts", 16)
+    assert text.returncode == 0, text.stderr
+    assert "R_before" in text.stdout
+    assert "α = 1" in text.stdout
+    run = vgrad("measure", checkpoint, "--prompts", 16, "--json", "--out", tmp_path / "run")
+    record = json.loads(run.stdout)[0]
+    assert record["status"] == "done"
+    assert record["checkpoint"]["step"] == 7
+    assert json.loads((tmp_path / "run" / "records.jsonl").read_text()) == record
+
+
+def test_rl_one_checkpoint(checkpoint: Path) -> None:
+    run = vgrad("rl", checkpoint, "--budget", 1, "--budget", 2, "--seed", 3, "--json")
+    record = json.loads(run.stdout)[0]
+    assert record["seed"] == 3
+    assert record["result"]["budgets"] == [1, 2]
+    text = vgrad("rl", checkpoint, "--budget", 1, "--optimizer", "sgd")
+    assert "R before" in text.stdout
+
+
+def test_measure_a_ladder_with_a_broken_rung(checkpoint: Path, tmp_path: Path) -> None:
+    for i in (1, 2):
+        tiny_models.save(tmp_path / f"step{i:06d}", seed=i)
+    (tmp_path / "step000002" / "model.safetensors").write_bytes(b"\x00" * 16)
+    run = vgrad("measure", tmp_path, "--prompts", 8)
+    assert run.returncode == 1
+    assert "step000001" in run.stdout
+    assert "step000002 seed 0 FAILED" in run.stdout
+    assert "Traceback" not in run.stderr
+
+
+def test_missing_path() -> None:
+    assert_one_clear_line(vgrad("measure", "/nowhere/at/all"), "/nowhere/at/all", "does not exist")
+    assert_one_clear_line(vgrad("report", "/nowhere/at/all"), "/nowhere/at/all")
+
+
+def test_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
+    assert_one_clear_line(vgrad("measure", tmp_path), "config.json")
+    assert_one_clear_line(vgrad("rl", tmp_path), "config.json")
+    assert_one_clear_line(vgrad("report", tmp_path), "records.jsonl")
+
+
+def test_label_of_several_tokens(checkpoint: Path, tmp_path: Path) -> None:
+    """A tokenizer without merges: ' A' is two tokens."""
+    bad = tmp_path / "c"
+    shutil.copytree(checkpoint, bad)
+    tokenizer = json.loads((bad / "tokenizer.json").read_text())
+    keep = {token: i for token, i in tokenizer["model"]["vocab"].items() if len(token) == 1 or token.startswith("<|")}
+    tokenizer["model"] |= {"merges": [], "vocab": keep}
+    (bad / "tokenizer.json").write_text(json.dumps(tokenizer))
+    assert_one_clear_line(vgrad("measure", bad), "' A'", "exactly one", "choose")
+
+
+def test_nan_weights(checkpoint: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "c"
+    shutil.copytree(checkpoint, bad)
+    weights = load_file(bad / "model.safetensors")
+    name = next(iter(weights))
+    weights[name] = np.full_like(weights[name], np.nan)
+    save_file(weights, bad / "model.safetensors", metadata={"format": "pt"})
+    assert_one_clear_line(vgrad("measure", bad), name, "NaN")
+
+
+def test_unwritable_output(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "run"
+    assert_one_clear_line(vgrad("measure", checkpoint, "--prompts", 8, "--out", out), "cannot write", "choose")
+    assert_one_clear_line(vgrad("reproduce", "--tiny", "--out", out), str(out), "choose")
+
+
+def test_bad_options(checkpoint: Path) -> None:
+    assert_one_clear_line(vgrad("rl", checkpoint, "--optimizer", "lion"), "lion", "adamw")
+    assert_one_clear_line(vgrad("rl", checkpoint, "--budget", "5", "--budget", "2"), "budgets")
+    assert_one_clear_line(vgrad("rl", checkpoint, "--lr", "-1"), "learning_rate")
+    assert_one_clear_line(vgrad("measure", checkpoint, "--alpha", "0"), "alpha")
+    assert_one_clear_line(vgrad("verify", "--only", "S99"), "S99", "S08")
+
+
+def test_verify_prints_every_statement(tmp_path: Path) -> None:
+    run = vgrad("verify", "--examples", 2, "--json")
+    assert run.returncode == 0, run.stderr[-2000:] + run.stdout[-2000:]
+    rows = json.loads(run.stdout)
+    assert {row["id"] for row in rows} == set(LEDGER)
+    assert not [row for row in rows if row["outcome"] in ("FAILED", "not run")]
+    text = vgrad("verify", "--only", "S17", "--examples", 2).stdout
+    assert "S17.sharp" in text
+    assert "FAILS_AS_WRITTEN" in text
+    assert "S10" not in text
+
+
+def broken_check(*, seed: int, examples: int) -> Evidence:
+    """A check that does not pass."""
+    return Evidence(1.0 + seed + examples, 1e-12, "planted")
+
+
+def test_verify_reports_a_failing_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    bad = Statement("X1", "nowhere", "claim", Status.OPEN, evidence=(f"{__name__}:broken_check",))
+    monkeypatch.setattr(verify_ledger, "LEDGER", {"X1": bad})
+    monkeypatch.setattr(verify_ledger, "load", lambda name: broken_check)
+    rows = verify_ledger.run()
+    assert rows[0]["outcome"] == "FAILED"
+    assert "1 FAILED" in verify_ledger.table(rows)
+
+
+def test_reproduce_tiny_and_again(tmp_path: Path) -> None:
+    """The whole path in well under a minute; a second call repeats nothing; another run gives the same bytes."""
+    run = vgrad("reproduce", "--tiny", "--out", tmp_path / "a", "--json")
+    assert run.returncode == 0, run.stderr[-3000:]
+    first = json.loads(run.stdout)
+    assert first["failed"] == 0
+    assert first["done"] == 3 * first["checkpoints"]
+    report = Path(first["report"]).read_text(encoding="utf-8")
+    assert "<html" in report
+    assert "http://" not in report.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    ), "the page is self-contained"
+    again = json.loads(vgrad("reproduce", "--tiny", "--out", tmp_path / "a", "--json").stdout)
+    assert (again["done"], again["kept"]) == (0, first["done"])
+    vgrad("reproduce", "--tiny", "--out", tmp_path / "b", "--json")
+    assert (tmp_path / "a" / "records.jsonl").read_bytes() == (tmp_path / "b" / "records.jsonl").read_bytes()
+    assert_one_clear_line(vgrad("reproduce", "--tiny", "--seed", 1, "--out", tmp_path / "a"), "settings")
