@@ -1,0 +1,95 @@
+"""Real text without a download: the language reference and the docstrings that ship with CPython."""
+
+import ast
+import hashlib
+import sysconfig
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from vgrad_lab.checkpoints.errors import UserError
+
+SHORTEST = 80
+"""A docstring counts when it has more characters than this."""
+LEFT_OUT = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages", "lib2to3", "__pycache__"})
+TOPICS = Path("pydoc_data") / "topics.py"
+
+
+def stdlib_texts(*, characters: int | None = None, root: Path | None = None) -> tuple[str, ...]:
+    """The reference topics, then every different docstring of the standard library, in the order of sorted paths.
+
+    Modules are parsed, never imported; files that do not parse are passed over; tests and installed packages are left
+    out. The result depends on nothing but the source tree, that is, on the Python version.
+
+    Args:
+        characters: stop after the text with which this many characters are reached; None takes all (about 2 million).
+        root: folder of the standard library's source; that of the running Python by default.
+
+    Raises:
+        UserError: there is no source tree to read (a Python packed into one file).
+        ValueError: characters is not positive.
+    """
+    if characters is not None and characters < 1:
+        raise ValueError(f"characters is {characters}; give a positive number, or None for all")
+    root = Path(sysconfig.get_path("stdlib")) if root is None else root
+    found: dict[str, None] = {}
+    total = 0
+    for text in _texts(root):
+        if text in found:
+            continue
+        found[text] = None
+        total += len(text)
+        if characters is not None and total >= characters:
+            break
+    if not found:
+        raise UserError(
+            f"no text found below {root}; the corpus is read from the standard library's source files, "
+            "so run with a Python that ships them (CPython from python.org, a distribution, conda or uv)"
+        )
+    return tuple(found)
+
+
+def texts_sha256(texts: tuple[str, ...]) -> str:
+    """SHA-256 of the texts and of where one ends and the next begins."""
+    digest = hashlib.sha256()
+    for text in texts:
+        encoded = text.encode()
+        digest.update(f"{len(encoded)}\n".encode() + encoded)
+    return digest.hexdigest()
+
+
+def _texts(root: Path) -> Iterator[str]:
+    """Topics by name, then docstrings of each module in the order of the syntax tree."""
+    yield from (text for _, text in sorted(_topics(root / TOPICS).items()))
+    for path in sorted(root.rglob("*.py")):
+        if LEFT_OUT.isdisjoint(path.relative_to(root).parts) and (tree := _parse(path)):
+            yield from _docstrings(tree)
+
+
+def _topics(path: Path) -> dict[str, str]:
+    """The dictionary literal of `pydoc_data.topics`."""
+    tree = _parse(path) if path.is_file() else None
+    for node in tree.body if tree else ():
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
+            topics: dict[str, str] = ast.literal_eval(node.value)
+            return topics
+    return {}
+
+
+def _parse(path: Path) -> ast.Module | None:
+    """Syntax tree of a file, or None where Python itself would refuse it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return ast.parse(path.read_bytes())
+        except (SyntaxError, ValueError, OSError):
+            return None
+
+
+def _docstrings(tree: ast.Module) -> Iterator[str]:
+    """Docstrings of a module, its classes and functions that are long enough."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            text = ast.get_docstring(node)
+            if text and len(text) > SHORTEST:
+                yield text
