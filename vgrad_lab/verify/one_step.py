@@ -1,0 +1,105 @@
+"""One step of a shift policy: the score-function form, the pathwise form, their jumps, and the truth."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy import ndarray
+
+from vgrad_lab.tolerances import QUADRATURE
+from vgrad_lab.verify.derivatives import difference_quotients
+from vgrad_lab.verify.objects import NoiseLike
+
+
+@dataclass(frozen=True)
+class OneStep:
+    """One step of a shift policy: E[r ∂_ā log π], E[r'], the jumps Σ[rν] that part them, and ∂_ā E r itself."""
+
+    score_function: float
+    pathwise: float
+    jump: float
+    truth: float
+
+
+def score_and_pathwise(
+    noise: NoiseLike,
+    reward: Callable[[ndarray], ndarray],
+    slope: Callable[[ndarray], ndarray],
+    *,
+    mean: float = 0.0,
+    breaks: tuple[float, ...] = (),
+) -> OneStep:
+    """Both gradient forms of E r(ā+ξ), by quadrature, and the true derivative by differences of E r.
+
+    score_function −E[r ν'/ν], pathwise E[r'], jump Σ_x [r(ā+·)ν]_x; pathwise = score_function − jump (eq. 10 when there
+    is no jump).
+
+    reward, slope: r and r' of an array of actions. breaks: actions at which r is not smooth. Ledger: S08, S08.jump.
+    """
+    kinks = tuple(b - mean for b in breaks)
+    x, w = noise.quadrature(kinks)
+
+    def expected(shift: ndarray) -> ndarray:
+        values = []
+        for centre in shift[:, 0]:
+            nodes, weights = noise.quadrature(tuple(b - centre for b in breaks))
+            values.append(weights @ reward(centre + nodes))
+        return np.array(values)
+
+    truth = difference_quotients(expected, np.array([[mean]]), step=1e-2)[0, 0]
+    places = [(b - mean, b) for b in breaks]
+    places += [(j, mean + j) for j, _ in noise.jumps if all(abs(mean + j - b) > 1e-12 for b in breaks)]
+    jump = 0.0
+    for position, action in places:
+        sides = np.array([np.inf, -np.inf])
+        at_jump = [j for j, _ in noise.jumps if abs(j - position) <= 1e-12]
+        density = noise.density(np.nextafter(at_jump[0] if at_jump else position, sides))
+        above, below = density * reward(np.nextafter(action, sides))
+        jump += float(above - below)
+    return OneStep(
+        score_function=float(-(w @ (reward(mean + x) * noise.score(x)))),
+        pathwise=float(w @ slope(mean + x)),
+        jump=jump,
+        truth=float(truth),
+    )
+
+
+def check_score_equals_pathwise(
+    noise: NoiseLike,
+    reward: Callable[[ndarray], ndarray],
+    slope: Callable[[ndarray], ndarray],
+    *,
+    mean: float = 0.0,
+    breaks: tuple[float, ...] = (),
+    tolerance: float = QUADRATURE,
+) -> OneStep:
+    """Check Lemma 1 (eq. 10) for one noise and reward, and that both forms are the true derivative.
+
+    Arguments as in ``score_and_pathwise``. Returns its numbers. Raises AssertionError that says which form is
+    wrong and why: jumps of ν break the score function, jumps of r the pathwise derivative, and two wrong forms may
+    agree. Ledger: S08.
+    """
+    found = score_and_pathwise(noise, reward, slope, mean=mean, breaks=breaks)
+    scale = tolerance * max(1.0, abs(found.score_function), abs(found.pathwise))
+    numbers = f"SF = {found.score_function:.9g}, PD = {found.pathwise:.9g}, ∂E r = {found.truth:.9g}"
+    if abs(found.score_function - found.jump - found.pathwise) > scale:
+        raise AssertionError(
+            f"{numbers} and Σ[rν] = {found.jump:.9g}: PD = SF − Σ[rν] fails, so `slope` is not the derivative of "
+            "`reward`, the score is not that of the density, or a break is missing"
+        )
+    right = [
+        name
+        for name, form in (("score-function", found.score_function), ("pathwise", found.pathwise))
+        if abs(form - found.truth) <= max(10 * scale, 1e-8)
+    ]
+    if abs(found.jump) > scale:
+        raise AssertionError(
+            f"{numbers}: they differ by the jumps Σ[rν] = {found.jump:.9g} of reward times density; "
+            f"{' and '.join(right) or 'neither'} is right. Jumps of the density break the score-function form, jumps "
+            "of the reward the pathwise one: remove them or correct by Σ[rν]"
+        )
+    if len(right) < 2:
+        raise AssertionError(
+            f"{numbers}: both forms agree and both are wrong, as the jumps of reward and density cancel"
+        )
+    return found
