@@ -4,7 +4,8 @@ What reaches an earlier state from a later logit, tokens fixed? Nothing at a tra
 every lag at the input of its first block, and in a GRU. Training makes the transformer's flow selective.
 """
 
-from dataclasses import asdict, dataclass
+import json
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,16 @@ def plot(result: dict[str, Any], folder: Path) -> list[Path]:
     from vgrad_lab.experiments.credit_flow_figure import draw
 
     return draw(result, folder)
+
+
+def main(folder: Path, *, tiny: bool = False, seed: int = 0) -> list[Path]:
+    """Run, then write credit_flow.json and the figure into ``folder``; returns the paths."""
+    result = run(replace(TINY if tiny else SETTINGS, seed=seed))
+    result["score"] = score(result)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "credit_flow.json"
+    path.write_text(json.dumps(result, allow_nan=False, sort_keys=True) + "\n", encoding="utf-8")
+    return [path, *plot(result, folder)]
 
 
 def _models(settings: Settings, task: RecallTask) -> dict[str, SequenceModel]:

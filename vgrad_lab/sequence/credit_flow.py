@@ -17,6 +17,13 @@ def token_logprob(logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"]) -
     return logits.log_softmax(-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
 
 
+def state_gradient(objective: Float[Tensor, ""], trace: Trace) -> Float[Tensor, "L1 B T S"]:
+    """∂ objective/∂h_t^(l) for every layer and position; raises ValueError for a trace without probe."""
+    if trace.probe is None:
+        raise ValueError("this trace has no probe; make it with trace(model, inputs), not by calling the model")
+    return torch.autograd.grad(objective, trace.probe, retain_graph=True)[0]
+
+
 def empirical_costate(
     trace: Trace,
     targets: Int[Tensor, "B T"],
@@ -30,7 +37,7 @@ def empirical_costate(
     """
     weight = _as_weight(advantage, trace.logits)
     objective = (weight * token_logprob(trace.logits, targets)).sum()
-    return _probe_gradient(objective, trace)
+    return state_gradient(objective, trace)
 
 
 def hidden_jacobian(trace: Trace, *, source: tuple[int, int], target: tuple[int, int]) -> Float[Tensor, "B S S"]:
@@ -46,7 +53,7 @@ def hidden_jacobian(trace: Trace, *, source: tuple[int, int], target: tuple[int,
                 f"{name} {(layer, position)} lies outside layers 0 … {rows - 1}, positions 0 … {length - 1}"
             )
     state = trace.hidden[target[0], :, target[1]]
-    gradients = [_probe_gradient(state[:, i].sum(), trace)[source[0], :, source[1]] for i in range(width)]
+    gradients = [state_gradient(state[:, i].sum(), trace)[source[0], :, source[1]] for i in range(width)]
     return torch.stack(gradients, dim=1)
 
 
@@ -61,7 +68,7 @@ def credit_norms(trace: Trace, targets: Int[Tensor, "B T"], *, position: int) ->
         raise ValueError(f"position is {position}; give one of 0 … {targets.shape[1] - 1}")
     logits = trace.logits[:, position]
     centred = logits.gather(-1, targets[:, position, None]).squeeze(-1) - logits.mean(-1)
-    return np.asarray(_probe_gradient(centred.sum(), trace).norm(dim=-1).numpy(), dtype=np.float64)
+    return np.asarray(state_gradient(centred.sum(), trace).norm(dim=-1).numpy(), dtype=np.float64)
 
 
 def lag_profile(trace: Trace, targets: Int[Tensor, "B T"], *, positions: Sequence[int]) -> Float[ndarray, "L1 T"]:
@@ -78,12 +85,6 @@ def lag_profile(trace: Trace, targets: Int[Tensor, "B T"], *, positions: Sequenc
         total[:, : k + 1] += credit_norms(trace, targets, position=k).mean(1)[:, k::-1]
         count[: k + 1] += 1
     return total / count
-
-
-def _probe_gradient(objective: Tensor, trace: Trace) -> Tensor:
-    if trace.probe is None:
-        raise ValueError("this trace has no probe; make it with trace(model, inputs), not by calling the model")
-    return torch.autograd.grad(objective, trace.probe, retain_graph=True)[0]
 
 
 def _check_targets(logits: Tensor, targets: Tensor) -> None:
