@@ -159,16 +159,17 @@ def rl(
 
     Examples: `vgrad rl runs/embedded/ladder/step001000` · `vgrad rl PATH --optimizer sgd --lr 0.01 --seed 0 --seed 1`
     """
+    from dataclasses import replace
+
     from vgrad_lab.checkpoints import grpo
     from vgrad_lab.experiments import one_checkpoint
 
-    if optimizer not in grpo.DEFAULT_LEARNING_RATE:
-        raise UserError(f"optimizer is {optimizer!r}; choose one of {', '.join(grpo.DEFAULT_LEARNING_RATE)}")
-    settings = grpo.GrpoSettings(
-        optimizer=optimizer,  # type: ignore[arg-type]
-        learning_rate=grpo.DEFAULT_LEARNING_RATE[optimizer] if lr is None else lr,
+    default = grpo.default_settings(optimizer)
+    settings = replace(
+        default,
+        learning_rate=default.learning_rate if lr is None else lr,
         group_size=group,
-        budgets=tuple(budget or (10, 20, 25, 30)),
+        budgets=tuple(budget or default.budgets),
     )
     records = one_checkpoint.run(path, rl=settings, seeds=tuple(seed or (0,)), out=out)
     _finish(records, one_checkpoint.describe_rl, json_)

@@ -27,7 +27,7 @@ def checkpoint(tmp_path: Path) -> Checkpoint:
 
 def test_update_equals_a_plain_reference(checkpoint: Checkpoint) -> None:
     """Same samples, repeated prompts, full logits, mean over samples of Â log π: the textbook update."""
-    settings = dataclasses.replace(FAST, optimizer="sgd", learning_rate=0.5, clip=1e9, prompts=4, group_size=8)
+    settings = dataclasses.replace(FAST, optimizer="sgd", learning_rate=0.5, clip=None, prompts=4, group_size=8)
     batch = encode_prompts(LabelCopy(), checkpoint.tokenizer, draw_prompts(LabelCopy(), 4, seed=3))
     ours, reference = copy.deepcopy(checkpoint.model), checkpoint.model
     generator = torch.Generator().manual_seed(7)
@@ -90,6 +90,7 @@ def test_grpo_raises_the_reward(checkpoint: Checkpoint) -> None:
         ({"group_size": 1}, "group_size"),
         ({"prompts": 0}, "prompts"),
         ({"learning_rate": 0.0}, "learning_rate"),
+        ({"clip": 0.0}, "clip"),
     ],
 )
 def test_bad_settings_are_refused(change: dict[str, object], message: str) -> None:
@@ -98,6 +99,13 @@ def test_bad_settings_are_refused(change: dict[str, object], message: str) -> No
 
 
 def test_a_step_that_explodes_is_named(checkpoint: Checkpoint) -> None:
-    settings = dataclasses.replace(FAST, optimizer="sgd", learning_rate=1e30, clip=1e30, budgets=(5,))
+    settings = dataclasses.replace(FAST, optimizer="sgd", learning_rate=1e30, clip=None, budgets=(5,))
     with pytest.raises(UserError, match="not finite|holds non-finite"):
         grpo.train(checkpoint, LabelCopy(), settings, seed=0)
+
+
+def test_defaults_per_optimiser() -> None:
+    assert (grpo.default_settings("sgd").learning_rate, grpo.default_settings("sgd").clip) == (1e-2, None)
+    assert grpo.default_settings("adamw") == grpo.GrpoSettings()
+    with pytest.raises(UserError, match="'lion'; choose one of adamw, sgd"):
+        grpo.default_settings("lion")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vgrad_lab.checkpoints.grpo import GrpoSettings
+from vgrad_lab.checkpoints.grpo import GrpoSettings, default_settings
 from vgrad_lab.checkpoints.pretrain import TINY as TINY_LADDER
 from vgrad_lab.checkpoints.pretrain import LadderSettings, pretrain
 from vgrad_lab.checkpoints.probe import MeasureSettings
@@ -30,7 +30,7 @@ class Settings:
 SETTINGS = Settings(
     ladder=LadderSettings(),
     measures=MeasureSettings(),
-    rl=(GrpoSettings(), GrpoSettings(optimizer="sgd", learning_rate=1e-2)),
+    rl=(default_settings("adamw"), default_settings("sgd")),
     seeds=(0, 1, 2),
 )
 TINY = Settings(

@@ -1,0 +1,113 @@
+"""Regenerate what is generated: docs/ledger.md, docs/notation.md, the blocks of README, the notebooks.
+
+python tools/docs.py [--no-notebooks]
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from vgrad_lab import notation
+from vgrad_lab.ledger import LEDGER
+from vgrad_lab.ledger.audit import page, summary_table
+
+ROOT = Path(__file__).resolve().parents[1]
+SHOWN = (
+    "P_gap conditional × within",
+    "P_gap per sample × within",
+    "P_gap per sample × between",
+    "H within",
+    "Σ(1 − R)",
+    "‖∇J‖₁(1 − R)",
+    "R_before",
+    "R(1 − R)",
+    "pass@k − R",
+    "pretraining step",
+    "forecast",
+)
+
+
+def signed(x: float | None) -> str:
+    """A correlation, or "undefined"."""
+    return "undefined" if x is None else f"{x:+.2f}"
+
+
+def results_block(result: dict[str, Any]) -> str:
+    """README's table of predictors, from the committed results file."""
+    lines = []
+    for study in sorted(result["summary"]["studies"], key=lambda s: s["optimizer"]):
+        rows = {row["predictor"]: row for row in study["predictors"]}
+        lines += [
+            f"**{study['optimizer']}, learning rate {study['learning_rate']:g}** "
+            f"({result['checkpoints']} checkpoints, {len(result['rl_seeds'])} RL seeds, one pretraining seed)",
+            "",
+            "| predictor | Spearman with the gain [90 %] | with R_after: alone / z(R)+z(·) | regret |",
+            "|---|---|---|---|",
+        ]
+        for name in SHOWN:
+            r = rows[name]
+            lines.append(
+                f"| {name} | {signed(r['spearman'])} [{signed(r['low'])}, {signed(r['high'])}] "
+                f"| {signed(r['spearman_after'])} / {signed(r['spearman_combined'])} | {r['regret']:.3f} |"
+            )
+        r2 = rows["forecast"]["r_squared"]
+        error = study["forecast_mean_absolute_error"]
+        lines += ["", f"Forecast without any RL step: R² = {r2:.2f} for the gain, mean absolute error {error:.3f}.", ""]
+    v = result["versions"]
+    lines.append(
+        f"From `{result['command']}` on {result['device']}, seed {result['ladder']['settings']['seed']}: Python "
+        f"{v['python']}, torch {v['torch']}, transformers {v['transformers']}; "
+        "[numbers](docs/results/embedded.json), [records](docs/results/embedded.records.jsonl)."
+    )
+    return "\n".join(lines)
+
+
+def ledger_block() -> str:
+    """README's summary of the ledger, with links into docs/ledger.md."""
+    return re.sub(r"\]\(#", "](docs/ledger.md#", summary_table(LEDGER))
+
+
+def readme(text: str) -> str:
+    """README with its generated blocks renewed."""
+    blocks = {"ledger": ledger_block()}
+    results = ROOT / "docs" / "results" / "embedded.json"
+    if results.is_file():
+        blocks["results"] = results_block(json.loads(results.read_text(encoding="utf-8")))
+    for name, block in blocks.items():
+        pattern = rf"(<!-- {name}:begin[^>]*-->\n).*?(<!-- {name}:end -->)"
+        text = re.sub(pattern, lambda m, b=block: f"{m[1]}{b}\n{m[2]}", text, flags=re.DOTALL)
+    return text
+
+
+def notebooks() -> None:
+    """Execute every tutorial source into the notebook beside it (with the real run where there is one)."""
+    import jupytext
+    from nbclient import NotebookClient
+
+    for source in sorted((ROOT / "tutorials").glob("*.py")):
+        notebook = jupytext.read(source)
+        for number, cell in enumerate(notebook.cells):
+            cell["id"] = f"cell-{number}"
+        NotebookClient(
+            notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": source.parent}}
+        ).execute()
+        for cell in notebook.cells:
+            cell.get("metadata", {}).pop("execution", None)
+        jupytext.write(notebook, source.with_suffix(".ipynb"))
+        print(f"executed {source.stem}")
+
+
+def main() -> None:
+    """Write everything."""
+    (ROOT / "docs" / "ledger.md").write_text(page(LEDGER), encoding="utf-8")
+    (ROOT / "docs" / "notation.md").write_text(notation.page(), encoding="utf-8")
+    path = ROOT / "README.md"
+    path.write_text(readme(path.read_text(encoding="utf-8")), encoding="utf-8")
+    if "--no-notebooks" not in sys.argv[1:]:
+        notebooks()
+
+
+if __name__ == "__main__":
+    main()
