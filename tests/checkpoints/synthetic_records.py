@@ -17,7 +17,7 @@ RATES = {"adamw": 1e-4, "sgd": 1e-2}
 
 def checkpoint(step: int) -> dict[str, Any]:
     loss = 2.6 + 4.3 / (1 + step / 60)
-    training = {"train_loss": loss if step else None, "val_loss": loss + 0.3, "tokens": step * 1024}
+    training = {"train_loss": loss if step else None, "validation_loss": loss + 0.3, "tokens": step * 1024}
     return {"name": f"step{step:06d}", "step": step, "sha256": f"{step:064x}", "training": training}
 
 

@@ -62,8 +62,8 @@ def ladder(measures: Sequence[Measured]) -> Figure:
     with styled():
         figure, (left, right) = panels(2)
         at = steps(measures)
-        losses = {key: np.array([number(m.training, key) for m in measures]) for key in ("train_loss", "val_loss")}
-        for label, loss in zip(("training", "validation"), losses.values(), strict=True):
+        for label, key in (("training", "train_loss"), ("validation", "validation_loss")):
+            loss = np.array([number(m.training, key) for m in measures])
             if np.any(np.isfinite(loss)):
                 left.plot(at, loss, label=label)
         if left.get_legend_handles_labels()[0]:
@@ -109,7 +109,7 @@ def components(measures: Sequence[Measured]) -> Figure:
         room.set(title="Headroom $H_α$", ylabel="reward units")
         room.margins(y=0.3)
         room.set_ylim(bottom=0)
-        room.legend(loc="upper center", ncols=2)
+        room.legend(loc="upper center", ncols=2, fontsize=8, handlelength=2.2, columnspacing=1.2)
         score.set(title=f"{P_GAP_SIGN} = (Σ − Λ) · H within", ylabel="over its own largest |value|", ylim=(-1.08, 1.08))
         for axis in (gaps, ratio, room, score):
             step_axis(axis)

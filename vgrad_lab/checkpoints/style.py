@@ -70,8 +70,11 @@ def signed(x: float, digits: int = 2) -> str:
 
 
 def amount(x: float, digits: int = 3) -> str:
-    """A number with a true minus, or "undefined"."""
-    return f"{x:.{digits}f}".replace("-", "−") if math.isfinite(x) else "undefined"
+    """A number with a true minus, or "undefined"; two significant digits where ``digits`` would show only zeros."""
+    if not math.isfinite(x):
+        return "undefined"
+    fixed = f"{x:.{digits}f}"
+    return (f"{x:.1e}" if x and not float(fixed) else fixed).replace("-", "−")
 
 
 def curve(index: int) -> dict[str, Any]:

@@ -83,12 +83,13 @@ def _after_sentence(rows: Mapping[str, Row]) -> str:
         first = "For the reward after RL no rank correlation is defined yet"
     if not np.isfinite(fit):
         return f"{first}, and the forecast without any RL step cannot be scored."
+    size = f"= {signed(fit)}" if fit > -100 else "below −100"
     how = (
         f"explains {100 * fit:.0f} % of the variance of the gain"
         if fit >= 0
         else "is worse than guessing the mean gain"
     )
-    return f"{first}, and the forecast from one backward pass, nothing refitted, {how} (R² = {signed(fit)})."
+    return f"{first}, and the forecast from one backward pass, nothing refitted, {how} (R² {size})."
 
 
 def verdict(study: Study, rows: Mapping[str, Row]) -> tuple[str, str, str]:
