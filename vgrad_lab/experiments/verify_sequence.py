@@ -1,4 +1,4 @@
-"""Deterministic checks and counterexamples of the sequence floor's statements on hidden states (S13-S15, S18, S20)."""
+"""Deterministic checks and counterexamples of the sequence floor's statements on hidden states (S13-S16, S18, S20)."""
 
 from typing import Literal
 
@@ -17,6 +17,7 @@ from vgrad_lab.sequence.recursion import (
     immediate_credit,
     one_step_recursion,
 )
+from vgrad_lab.sequence.sampling import relaxed_total_jacobian, relaxed_trace, sampling_path_jacobian
 from vgrad_lab.sequence.trace import SequenceModel, Trace, trace
 from vgrad_lab.sequence.transformer import Transformer, TransformerSpec
 from vgrad_lab.tolerances import ALGEBRA
@@ -216,3 +217,41 @@ def s20_counterexample() -> Counterexample:
     fixed_token, relaxed = state**2 + following, state**2 + discount * following
     gap = float(torch.autograd.grad(fixed_token - relaxed, state)[0])
     return Counterexample(0.0, abs(gap), 0.1, f"bound (23) with ε = 0: 0; |λ̂_1 − λ_1| = (1−γ)·cos .7 = {abs(gap):.4f}")
+
+
+def sampling_path_error(
+    model: SequenceModel, inputs: Tensor, *, temperature: float = 1.0, noise: Tensor | None = None
+) -> float:
+    """Relative error of fixed-token path + sampling path against the total Jacobian, from position 1 to the last."""
+    target = (model.layers, inputs.shape[1] - 1)
+    soft = {"temperature": temperature, "noise": noise}
+    relaxed = relaxed_trace(model, inputs, position=1, **soft)  # type: ignore[arg-type]
+    fixed = hidden_jacobian(relaxed, source=(model.layers, 1), target=target)
+    sampling = sampling_path_jacobian(model, relaxed, position=1, target=target, **soft)  # type: ignore[arg-type]
+    total = relaxed_total_jacobian(model, inputs, position=1, target=target, **soft)  # type: ignore[arg-type]
+    return relative_error(fixed + sampling, total)
+
+
+def s16_chain(*, seed: int = 0, examples: int = 20) -> Evidence:
+    """Eq. 20 for a soft token: fixed-token path + sampling path = total Jacobian, softmax and Gumbel-softmax."""
+    rng = np.random.default_rng(seed)
+    worst = 0.0
+    for i in range(examples):
+        model = draw_model(rng, ("pre", "post", "gru"))
+        inputs = draw_batch(rng, model, length=3)[0]
+        noise = torch.from_numpy(rng.gumbel(size=(2, model.vocab))) if i % 2 else None
+        worst = max(worst, sampling_path_error(model, inputs, temperature=float(rng.uniform(0.3, 2)), noise=noise))
+    return Evidence(worst, ALGEBRA, "relative to max(‖Df‖, 1e-3), from the last layer at t to the last layer at t+1")
+
+
+def straight_through_ratio(p: np.ndarray, label: int) -> float:
+    """Expected straight-through gradient of o_label² over the true ∂_z E[o_label²], by enumeration of o."""
+    z = torch.log(torch.from_numpy(p)).requires_grad_()
+    soft = z.softmax(-1)
+    truth = torch.autograd.grad(soft[label], z, retain_graph=True)[0]
+    found = torch.zeros_like(truth)
+    for token in range(len(p)):
+        hard = torch.nn.functional.one_hot(torch.tensor(token), len(p)).to(z.dtype)
+        passed = soft + (hard - soft).detach()
+        found += p[token] * torch.autograd.grad(passed[label] ** 2, z, retain_graph=True)[0]
+    return float((found @ truth) / (truth @ truth))

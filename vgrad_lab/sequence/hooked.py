@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vgrad_lab.sequence.trace import Edit, SequenceModel, Trace, check_tokens, unchanged
@@ -51,3 +51,13 @@ class HookedDecoder(SequenceModel):
             for handle in handles:
                 handle.remove()
         return Trace(torch.stack([states[i] for i in range(self.layers + 1)]), head_input[0], logits)
+
+    def read_out(self, state: Float[Tensor, "B S"]) -> Float[Tensor, "B V"]:
+        """Final norm, then the head."""
+        decoder: Any = self.decoder
+        return decoder.lm_head(decoder.model.norm(state))
+
+    def token_table(self) -> Float[Tensor, "V S"]:
+        """Rows of the token embedding."""
+        decoder: Any = self.decoder
+        return decoder.model.embed_tokens.weight

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vgrad_lab.sequence.initialise import empty_device, materialise
@@ -53,6 +53,14 @@ class GRU(SequenceModel):
         hidden = torch.cat([embedded.unsqueeze(0), torch.stack(steps, dim=2)])
         return Trace(hidden, hidden[-1], self.head(hidden[-1]))
 
+    def read_out(self, state: Float[Tensor, "B S"]) -> Float[Tensor, "B V"]:
+        """The head alone; there is no final norm."""
+        return self.head(state)
+
+    def token_table(self) -> Float[Tensor, "V S"]:
+        """Rows of the token embedding."""
+        return self.embedding.weight
+
 
 class TokenOnly(SequenceModel):
     """h_t = f(e_{o_{t−1}}): every state forgets all but the newest token, so no state reads another position."""
@@ -73,3 +81,11 @@ class TokenOnly(SequenceModel):
         for layer, linear in enumerate(self.maps, start=1):
             states.append(edit(layer, 0, torch.tanh(linear(states[-1]))))
         return Trace(torch.stack(states), states[-1], self.head(states[-1]))
+
+    def read_out(self, state: Float[Tensor, "B S"]) -> Float[Tensor, "B V"]:
+        """The head alone; there is no final norm."""
+        return self.head(state)
+
+    def token_table(self) -> Float[Tensor, "V S"]:
+        """Rows of the token embedding."""
+        return self.embedding.weight

@@ -44,6 +44,14 @@ class SequenceModel(nn.Module):
     layers: int
     max_length: int
 
+    def read_out(self, state: Float[Tensor, "B S"]) -> Float[Tensor, "B V"]:
+        """Logits from states of the last layer (before any final norm)."""
+        raise NotImplementedError
+
+    def token_table(self) -> Float[Tensor, "V S"]:
+        """Input embedding of every token, without position."""
+        raise NotImplementedError
+
 
 def unchanged(_layer: int, _start: int, h: Tensor) -> Tensor:
     """The edit that leaves every state as it is."""

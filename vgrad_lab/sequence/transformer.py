@@ -102,3 +102,11 @@ class Transformer(SequenceModel):
             states.append(edit(layer, 0, block(states[-1])))
         head_input = self.final_norm(states[-1])
         return Trace(torch.stack(states), head_input, self.head(head_input))
+
+    def read_out(self, state: Float[Tensor, "B S"]) -> Float[Tensor, "B V"]:
+        """Final norm, then the head."""
+        return self.head(self.final_norm(state))
+
+    def token_table(self) -> Float[Tensor, "V S"]:
+        """Rows of the token embedding."""
+        return self.embedding.weight
