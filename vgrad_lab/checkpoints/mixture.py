@@ -15,7 +15,7 @@ from vgrad_lab.checkpoints.records import common_words, record_documents
 from vgrad_lab.checkpoints.tokenizer import END_ID, train_tokenizer
 
 VALIDATE_EVERY = 20
-"""Every 20th text of the corpus is held out for the validation loss."""
+"""Every 20th text of the corpus is held out for the validation loss; some repeat passages of texts that are not."""
 VALIDATION_ROWS = 64
 RECORD_STREAM, BATCH_STREAM = 1, 2
 """Independent random streams of one seed."""

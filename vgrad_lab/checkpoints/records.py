@@ -3,8 +3,11 @@
 import re
 from collections import Counter
 from collections.abc import Iterator
+from typing import TypeVar
 
 import numpy as np
+
+Item = TypeVar("Item")
 
 FORMATS = (
     "{k}: {v}\n",
@@ -66,13 +69,13 @@ def record_documents(texts: tuple[str, ...], n: int, *, rng: np.random.Generator
 def _document(draw: Iterator[float], words: tuple[str, ...], sentences: tuple[str, ...]) -> str:
     """One document, a function of its uniform numbers."""
     form = _pick(FORMATS, next(draw))
-    keys = [_key(draw, words, lower=form.startswith("The")) for _ in range(1 + int(4 * next(draw)))]
-    values = [_value(draw, words) for _ in keys]
+    wanted = 1 + int(4 * next(draw))
+    pairs = tuple({_key(draw, words, lower=form.startswith("The")): _value(draw, words) for _ in range(wanted)}.items())
     filler_share = 0.3 * next(draw)
     parts = []
     for _ in range(6 + int(9 * next(draw))):
-        which = int(len(keys) * next(draw))
-        parts.append(form.replace("{k}", keys[which]).replace("{v}", values[which]))
+        key, value = _pick(pairs, next(draw))
+        parts.append(form.replace("{k}", key).replace("{v}", value))
         if next(draw) < filler_share and sentences:
             parts.append(_pick(sentences, next(draw)) + form[-1])
     return "".join(parts).rstrip()
@@ -98,5 +101,5 @@ def _value(draw: Iterator[float], words: tuple[str, ...]) -> str:
     return str(int(100 * choice))
 
 
-def _pick(items: tuple[str, ...], u: float) -> str:
+def _pick(items: tuple[Item, ...], u: float) -> Item:
     return items[int(len(items) * u)]
