@@ -173,8 +173,10 @@ def test_collect_joins_by_weights_and_says_what_it_leaves_out(tmp_path: Path) ->
 
 def test_collect_averages_over_seeds_and_keeps_their_spread(tmp_path: Path) -> None:
     found = synthetic.records(steps=(100, 200, 300), seeds=(0, 1, 2))
+    found[-1]["status"] = "failed"  # a result beside a failure does not count
     study = collect(synthetic.write(tmp_path, found)).studies[0]
     gains = [r["result"]["gain_mean"] for r in found if r["stage"] == "rl" and r["checkpoint"]["step"] == 200]
+    assert study.seeds.tolist() == [3, 3, 2]
     assert study.gain[1] == pytest.approx(np.mean(gains), abs=ALGEBRA)
     assert study.gain_spread[1] == pytest.approx(np.std(gains, ddof=1), abs=ALGEBRA)
     lasts = [r["result"]["reward_after"][-1] for r in found if r["stage"] == "rl" and r["checkpoint"]["step"] == 200]

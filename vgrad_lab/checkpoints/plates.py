@@ -144,9 +144,9 @@ def _prediction(stem: str, study: Study, rows: Mapping[str, Row]) -> Plate:
         f"Three scatter plots of the measured gain: against P_gap in two readings and against the forecast. {seen}",
         "P_gap = (Σ − Λ)·H_α predicts which checkpoints gain; Spearman about 0.60 with the mean gain.",
         seen,
-        "The interval resamples the checkpoints of one ladder and does not cover other pretraining seeds. The forecast "
-        "has one constant per optimiser, set on other ladders, and nothing is refitted here. Bars are the sd over RL "
-        "seeds.",
+        "The interval resamples the checkpoints of one ladder and does not cover other pretraining seeds. The "
+        "forecast's form and its one constant per optimiser were chosen once on embedded ladders, so there it is no blind test; "
+        "nothing is refitted here. Bars are the sd over RL seeds.",
     )
 
 
