@@ -45,6 +45,8 @@ def test_corpus_is_read_from_source_alone(tmp_path: Path) -> None:
         (tmp_path / name).write_text(source, encoding="utf-8")
     assert stdlib_texts(root=tmp_path) == ("first topic", "second topic", LONG.format(1), LONG.format(2))
     assert stdlib_texts(root=tmp_path, characters=12) == ("first topic", "second topic")
+    just_more = sum(map(len, ("first topic", "second topic", LONG.format(1)))) + 1
+    assert len(stdlib_texts(root=tmp_path, characters=just_more)) == 4, "a repeated text counts once"
 
 
 def test_corpus_is_the_same_each_time(texts: tuple[str, ...]) -> None:

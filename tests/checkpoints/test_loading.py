@@ -102,7 +102,9 @@ def test_damaged_config(folder: Path) -> None:
         load_checkpoint(folder)
 
 
-def test_code_in_the_folder_is_never_run(folder: Path) -> None:
+def test_code_in_the_folder_is_never_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even for a user who answers yes to whatever the library asks."""
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
     config = json.loads((folder / "config.json").read_text())
     code = {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}
     (folder / "config.json").write_text(json.dumps({**config, "model_type": "evil", "auto_map": code}))

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 import signal
 import subprocess
@@ -243,6 +244,7 @@ def test_atomic_writes_leave_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), new_folder(tmp_path / "b") as temporary:
         shutil.copy(tmp_path / "missing", shutil.copy(tmp_path / "a", temporary))
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    (tmp_path / f"{TEMPORARY}b-{os.getpid()}" / "left by an earlier process with this number").mkdir(parents=True)
     for content in ("one", "two"):
         with new_folder(tmp_path / "b") as temporary:
             (temporary / "file").write_text(content)
