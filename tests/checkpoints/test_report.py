@@ -134,12 +134,6 @@ def test_no_rl_yet(tmp_path: Path) -> None:
     assert len(page.images) == 3
 
 
-def test_only_sgd(tmp_path: Path) -> None:
-    page = report(tmp_path, optimizers=("sgd",))
-    assert "sgd, learning rate 0.01" in page.text
-    assert "adamw" not in page.text
-
-
 def test_one_checkpoint_only(tmp_path: Path) -> None:
     page = read(write_report(synthetic.write(tmp_path, synthetic.records(steps=(500,)))))
     assert "cannot be scored yet" in page.text
@@ -165,8 +159,8 @@ def test_a_missing_number_is_shown_as_undefined(tmp_path: Path) -> None:
     assert "the forecast without any RL step cannot be scored" in page.text
 
 
-def test_text_from_records_is_escaped(tmp_path: Path) -> None:
-    found = synthetic.records(steps=(100, 200, 300))
+def test_sgd_alone_and_text_from_records_is_escaped(tmp_path: Path) -> None:
+    found = synthetic.records(steps=(100, 200, 300), optimizers=("sgd",))
     for record in found:
         record["task"] = "<script>alert(1)</script>"
         record["checkpoint"]["name"] += "<b>"
@@ -176,6 +170,8 @@ def test_text_from_records_is_escaped(tmp_path: Path) -> None:
     assert "<script" not in path.read_text(encoding="utf-8")
     assert all(str(image["src"]).startswith("data:") for image in page.images)
     assert "<script>alert(1)</script>" in page.text
+    assert "sgd, learning rate 0.01, groups of 8" in page.text
+    assert "adamw" not in page.text
 
 
 def test_refuses_a_folder_without_records(tmp_path: Path) -> None:

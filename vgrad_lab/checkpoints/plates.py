@@ -145,8 +145,8 @@ def _prediction(stem: str, study: Study, rows: Mapping[str, Row]) -> Plate:
         "P_gap = (Σ − Λ)·H_α predicts which checkpoints gain; Spearman about 0.60 with the mean gain.",
         seen,
         "The interval resamples the checkpoints of one ladder and does not cover other pretraining seeds. The "
-        "forecast's form and its one constant per optimiser were chosen once on embedded ladders, so there it is no blind test; "
-        "nothing is refitted here. Bars are the sd over RL seeds.",
+        "forecast's form and its one constant per optimiser were chosen once on embedded ladders, so there it is no "
+        "blind test; nothing is refitted here. Bars are the sd over RL seeds.",
     )
 
 
