@@ -224,6 +224,10 @@ def main() -> NoReturn:
             raise
         print(f"vgrad: {error.name} is not installed; run: pip install 'vgrad_lab[{extra}]'", file=sys.stderr)  # noqa: T201
         sys.exit(2)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"vgrad: {error.strerror or error}{where}; check the path, its rights and free space", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
     except KeyboardInterrupt:
         print("vgrad: interrupted; run the same command again to continue", file=sys.stderr)  # noqa: T201
         sys.exit(130)

@@ -39,6 +39,14 @@ def test_bootstrap_covers_the_truth_at_about_its_level() -> None:
     assert 160 <= hits <= 195  # binomial(200, ~.88): outside has probability below 1e-3 on either side
 
 
+def test_fast_spearman_interval_is_the_bootstrap_of_spearman() -> None:
+    rng = np.random.default_rng(2)
+    x, y = rng.integers(0, 6, 15).astype(float), rng.normal(size=15)
+    slow = stats.bootstrap(lambda i: stats.spearman(x[i], y[i]), 15, resamples=300, seed=4)
+    fast = stats.spearman_interval(x, y, resamples=300, seed=4)
+    assert (fast.value, fast.low, fast.high) == pytest.approx((slow.value, slow.low, slow.high), abs=1e-12)
+
+
 def test_interval_of_ties_is_undefined() -> None:
     interval = stats.spearman_interval(np.array([1.0, 1.0, 1.0, 2.0]), np.arange(4.0), resamples=100)
     assert np.isnan(interval.low)

@@ -45,6 +45,13 @@ def write_atomically(path: Path, text: str) -> None:
         ) from error
 
 
+def require_writable(folder: Path) -> None:
+    """Make a folder and try to write in it, before any long work. Raises UserError when that fails."""
+    probe = folder / ".writable"
+    write_atomically(probe, "")
+    probe.unlink()
+
+
 def publish(folder: Path, record: dict[str, Any], *, seconds: float | None = None) -> None:
     """Publish one record under its unit id, and its run time beside it."""
     if seconds is not None:

@@ -10,7 +10,7 @@ from vgrad_lab.checkpoints.pretrain import TINY as TINY_LADDER
 from vgrad_lab.checkpoints.pretrain import LadderSettings, pretrain
 from vgrad_lab.checkpoints.probe import MeasureSettings
 from vgrad_lab.checkpoints.report import write_report
-from vgrad_lab.checkpoints.store import export, read_records
+from vgrad_lab.checkpoints.store import export, read_records, require_writable
 from vgrad_lab.checkpoints.sweep import make_units, run_sweep
 from vgrad_lab.checkpoints.tasks import LabelCopy
 
@@ -51,6 +51,7 @@ def run(folder: Path, settings: Settings, *, workers: int = 2, progress: bool = 
 
     Raises UserError for a folder that cannot be written or holds a ladder of other settings.
     """
+    require_writable(folder)
     clock = [time.perf_counter()]
     rungs = pretrain(settings.ladder, folder / "ladder", progress=progress)
     clock.append(time.perf_counter())

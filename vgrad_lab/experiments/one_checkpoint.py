@@ -7,7 +7,7 @@ from vgrad_lab.checkpoints.errors import UserError
 from vgrad_lab.checkpoints.grpo import GrpoSettings
 from vgrad_lab.checkpoints.ladders import RUNG_NAME, Rung, is_checkpoint, list_rungs
 from vgrad_lab.checkpoints.probe import MeasureSettings
-from vgrad_lab.checkpoints.store import export, publish, read_records
+from vgrad_lab.checkpoints.store import export, publish, read_records, require_writable
 from vgrad_lab.checkpoints.sweep import Unit, make_units, run_unit
 from vgrad_lab.checkpoints.tasks import LabelCopy
 
@@ -33,6 +33,8 @@ def run(
     Raises UserError when there is nothing that could be loaded: for a single checkpoint its own error is the error.
     """
     units = make_units(rungs_of(path), LabelCopy(), measures=measures, rl=() if rl is None else (rl,), seeds=seeds)
+    if out is not None:
+        require_writable(out)
     known = read_records(out) if out is not None else {}
     records = [_one(unit, known.get(unit.id), out) for unit in units]
     if out is not None:
