@@ -3,7 +3,7 @@
 A floor's own objects are built from them by ``map``: ``linear_systems().map(lambda s: linear_quadratic(s.A, …))``.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from hypothesis import strategies as st
@@ -32,7 +32,7 @@ class LinearSystem(NamedTuple):
     bias: ndarray
 
 
-def grid_arrays(shape: int | tuple[int, ...], *, bound: float = 1.0, parts: int = 64) -> SearchStrategy[ndarray]:
+def grid_arrays(shape: int | tuple[int, int], *, bound: float = 1.0, parts: int = 64) -> SearchStrategy[ndarray]:
     """Float arrays with entries in [−bound, bound] on a grid of 2·parts steps: no subnormals, they shrink to zero."""
     return arrays(np.float64, shape, elements=st.integers(-parts, parts).map(lambda i: bound * i / parts))
 
@@ -61,7 +61,7 @@ def rollout_shapes(
 
 
 @st.composite
-def linear_systems(draw: st.DrawFn, *, max_state: int = 5, max_action: int = 3, norm: float = 0.9) -> LinearSystem:
+def linear_systems(draw: Any, *, max_state: int = 5, max_action: int = 3, norm: float = 0.9) -> LinearSystem:
     """Linear systems with a linear policy; A is scaled down to ‖A‖₂ = norm where it exceeds that."""
     size, action_size = draw(st.integers(1, max_state)), draw(st.integers(1, max_action))
     A = draw(grid_arrays((size, size)))
@@ -115,7 +115,7 @@ def _equal_and_rest(rng: np.random.Generator, size: int) -> ndarray:
 
 
 @st.composite
-def simplices(draw: st.DrawFn, *, min_size: int = 2, max_size: int = 64) -> ndarray:
+def simplices(draw: Any, *, min_size: int = 2, max_size: int = 64) -> ndarray:
     """Points of the simplex, (V,): Dirichlet, softmax, k equal with dust, binary, (x, …, x, 1 − kx); shuffled.
 
     The mixture of ledger S17: from uniform to within 1e-12 of a corner. min_size is at least 2.

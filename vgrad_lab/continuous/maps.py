@@ -7,7 +7,7 @@ step is one matrix product into memory that already exists; ``slope`` is 1 − t
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Inexact
 from numpy import ndarray
 
 
@@ -15,9 +15,9 @@ from numpy import ndarray
 class Map:
     """y = inner·x + shift, or with ``outer`` y = outer·tanh(inner·x + shift)."""
 
-    inner: Float[ndarray, "hidden size"]
-    shift: Float[ndarray, " hidden"]
-    outer: Float[ndarray, "out hidden"] | None = None
+    inner: Inexact[ndarray, "hidden size"]
+    shift: Inexact[ndarray, " hidden"]
+    outer: Inexact[ndarray, "out hidden"] | None = None
 
     @property
     def out_size(self) -> int:
@@ -30,7 +30,7 @@ def flatten(m: Map) -> Float[ndarray, " P"]:
     return np.concatenate([m.inner.ravel(), m.shift, *([] if m.outer is None else [m.outer.ravel()])])
 
 
-def unflatten(m: Map, theta: Float[ndarray, " P"]) -> Map:
+def unflatten(m: Map, theta: Inexact[ndarray, " P"]) -> Map:
     """Map of the same shapes with parameters ``theta``; undoes ``flatten``. Raises ValueError for a wrong length."""
     cut = m.inner.size, m.inner.size + m.shift.size
     size = cut[1] + (0 if m.outer is None else m.outer.size)
@@ -40,8 +40,8 @@ def unflatten(m: Map, theta: Float[ndarray, " P"]) -> Map:
     return Map(theta[: cut[0]].reshape(m.inner.shape), theta[cut[0] : cut[1]], outer)
 
 
-def value(m: Map, x: Float[ndarray, "B size"]) -> Float[ndarray, "B out"]:
-    """Y for each row of x."""
+def value(m: Map, x: Inexact[ndarray, "B size"]) -> Inexact[ndarray, "B out"]:
+    """Y for each row of x; complex rows are allowed, for complex-step derivatives."""
     z = x @ m.inner.T + m.shift
     return z if m.outer is None else np.tanh(z) @ m.outer.T
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Inexact
 from numpy import ndarray
 
 
@@ -21,8 +21,8 @@ def _centred(p: Payoff, state: ndarray) -> ndarray:
     return state if p.goal is None else state - p.goal
 
 
-def reward(p: Payoff, state: Float[ndarray, "B S"], action: Float[ndarray, "B A"]) -> Float[ndarray, " B"]:
-    """Reward of each row."""
+def reward(p: Payoff, state: Inexact[ndarray, "B S"], action: Inexact[ndarray, "B A"]) -> Inexact[ndarray, " B"]:
+    """Reward of each row; complex rows are allowed, for complex-step derivatives."""
     e = _centred(p, state)
     cost = np.einsum("bi,ij,bj->b", e, p.state_cost, e) + np.einsum("bi,ij,bj->b", action, p.action_cost, action)
     return np.asarray(np.exp(-cost) if p.exponential else -cost)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -12,14 +12,29 @@ from vgrad_lab.tolerances import QUADRATURE
 from vgrad_lab.verify.derivatives import ENTRY, compare
 
 
+@runtime_checkable
 class NoiseLike(Protocol):
     """What the checkers read from a noise: ν, (log ν)', its jumps and breaks, and a quadrature (see ``Noise``)."""
 
-    density: Callable[[ndarray], ndarray]
-    score: Callable[[ndarray], ndarray]
-    breaks: tuple[float, ...]
-    jumps: tuple[tuple[float, float], ...]
-    quadrature: Callable[[tuple[float, ...]], tuple[ndarray, ndarray]]
+    @property
+    def density(self) -> Callable[[ndarray], ndarray]:
+        """ν at each point."""
+
+    @property
+    def score(self) -> Callable[[ndarray], ndarray]:
+        """(log ν)' at each point."""
+
+    @property
+    def breaks(self) -> tuple[float, ...]:
+        """Points at which ν is not smooth."""
+
+    @property
+    def jumps(self) -> tuple[tuple[float, float], ...]:
+        """(x, ν(x+) − ν(x−))."""
+
+    @property
+    def quadrature(self) -> Callable[[tuple[float, ...]], tuple[ndarray, ndarray]]:
+        """Breaks of the integrand -> nodes and weights, the density included."""
 
 
 def check_environment(

@@ -46,7 +46,7 @@ def score_and_pathwise(
             values.append(weights @ reward(centre + nodes))
         return np.array(values)
 
-    truth = difference_quotients(expected, np.array([[mean]]), step=1e-2)[0, 0]
+    truth = difference_quotients(expected, np.array([[mean]]), step=2e-3)[0, 0]
     places = [(b - mean, b) for b in breaks]
     places += [(j, mean + j) for j, _ in noise.jumps if all(abs(mean + j - b) > 1e-12 for b in breaks)]
     jump = 0.0

@@ -1,0 +1,111 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+from tests.continuous.systems import Spec, assert_close, build, by_functions, specs
+from vgrad_lab.continuous import environments, policies
+from vgrad_lab.continuous import rollout as module
+from vgrad_lab.continuous.costate import adjoint, costate
+from vgrad_lab.continuous.estimators import mean_pathwise_gradient, pathwise_gradient, score_function_gradient
+from vgrad_lab.continuous.rollout import Rollout, rollout, sample_rollout
+from vgrad_lab.tolerances import ALGEBRA
+
+SMALL = environments.random_linear_quadratic(np.random.default_rng(0), 3, 2)
+POLICY = policies.linear_policy(np.zeros((2, 3)))
+
+
+@given(specs())
+def test_in_place_equals_plain_functions(spec: Spec) -> None:
+    system = build(spec)
+    played, discount = system.rollout, system.discount
+    plain = by_functions(system.environment)
+    slow = rollout(plain, system.policy, played.state[:, 0], played.noise_draw)
+    for name in ("state", "action", "reward"):
+        assert_close(getattr(played, name), getattr(slow, name), ALGEBRA)
+    fast, reference = (
+        adjoint(e, system.policy, r, discount=discount) for e, r in ((system.environment, played), (plain, slow))
+    )
+    assert_close(fast.costate, reference.costate, ALGEBRA)
+    assert_close(fast.action_gradient, reference.action_gradient, ALGEBRA)
+    for estimate in (pathwise_gradient, score_function_gradient):
+        by_function = replace(system.policy, mean_map=None)
+        assert_close(
+            estimate(system.environment, system.policy, played, discount=discount),
+            estimate(plain, by_function, slow, discount=discount),
+            ALGEBRA,
+        )
+
+
+@given(specs())
+def test_arrays_without_their_memory_give_the_same_gradients(spec: Spec) -> None:
+    system = build(spec)
+    played = system.rollout
+    bare = Rollout(played.state, played.action, played.noise_draw, played.reward)
+    found, expected = (costate(system.environment, system.policy, r, discount=system.discount) for r in (bare, played))
+    assert_close(found, expected, ALGEBRA)
+
+
+@given(specs())
+def test_mean_gradient_is_the_mean(spec: Spec) -> None:
+    system = build(spec)
+    arguments = system.environment, system.policy, system.rollout
+    mean, costates = mean_pathwise_gradient(*arguments, discount=system.discount)
+    assert_close(mean, pathwise_gradient(*arguments, discount=system.discount).mean(0), ALGEBRA)
+    assert_close(costates, costate(*arguments, discount=system.discount), ALGEBRA)
+
+
+def test_blocks_of_time_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = environments.random_tanh_network(np.random.default_rng(1), 3, 2)
+    policy = policies.tanh_policy(np.ones((4, 3)), np.zeros(4), np.ones((2, 4)))
+    results = []
+    for size in (1, 1000, 1 << 18):
+        monkeypatch.setattr(module, "_BLOCK_BYTES", size)
+        played = sample_rollout(environment, policy, np.random.default_rng(2), batch=5, horizon=11)
+        results.append((played.reward, pathwise_gradient(environment, policy, played, discount=0.9)))
+    assert len(module.blocks(11, 200)) == 1
+    for reward, gradient in results[:2]:
+        assert_close(reward, results[2][0], ALGEBRA)
+        assert_close(gradient, results[2][1], ALGEBRA)
+
+
+def test_shapes_and_repeatability() -> None:
+    played, again = (sample_rollout(SMALL, POLICY, np.random.default_rng(3), batch=4, horizon=5) for _ in range(2))
+    assert played.state.shape == (4, 6, 3)
+    assert played.action.shape == played.noise_draw.shape == (4, 5, 2)
+    assert played.reward.shape == (4, 5)
+    assert np.array_equal(played.reward, again.reward)
+    assert np.array_equal(played.action, played.noise_draw)  # zero mean action
+
+
+@pytest.mark.parametrize(
+    ("state", "noise", "message"),
+    [
+        (np.zeros((2, 4)), np.zeros((2, 5, 2)), r"initial_state has shape \(2, 4\), expected \(B, 3\)"),
+        (np.zeros((2, 3)), np.zeros((2, 5, 3)), r"noise_draw has shape \(2, 5, 3\), expected \(2, T, 2\)"),
+        (np.zeros((2, 3)), np.zeros((2, 0, 2)), "at least one step"),
+        (np.zeros((0, 3)), np.zeros((0, 5, 2)), "at least one row"),
+        (np.full((2, 3), np.nan), np.zeros((2, 5, 2)), "initial_state holds non-finite"),
+        (np.zeros((2, 3)), np.full((2, 5, 2), np.inf), "noise_draw holds non-finite"),
+    ],
+)
+def test_bad_arrays(state: np.ndarray, noise: np.ndarray, message: str) -> None:
+    with np.errstate(invalid="ignore"), pytest.raises(ValueError, match=message):
+        rollout(SMALL, POLICY, state, noise)
+
+
+def test_bad_sizes_and_diverging_rollouts() -> None:
+    with pytest.raises(ValueError, match="batch and horizon must be at least 1, got 2 and 0"):
+        sample_rollout(SMALL, POLICY, np.random.default_rng(0), batch=2, horizon=0)
+    with pytest.raises(ValueError, match="its action size is not the environment's"):
+        rollout(SMALL, policies.linear_policy(np.zeros((1, 3))), np.zeros((1, 3)), np.zeros((1, 2, 2)))
+    wild = environments.linear_quadratic(1e90 * np.eye(1), np.eye(1), np.eye(1), np.eye(1))
+    with np.errstate(over="ignore"), pytest.raises(ValueError, match="in row 0 at step 3: the rollout diverges"):
+        rollout(wild, policies.linear_policy(np.zeros((1, 1))), np.array([[1.0]]), np.zeros((1, 3, 1)))
+
+
+def test_functions_that_forget_the_batch() -> None:
+    wrong = replace(by_functions(SMALL), reward=lambda s, a: -np.sum(s**2))
+    with pytest.raises(ValueError, match="write both functions for a batch"):
+        rollout(wrong, POLICY, np.zeros((2, 3)), np.zeros((2, 4, 2)))

@@ -1,0 +1,188 @@
+"""Evidence and counterexamples for one step: interchange (S01–S03), Lemma 1 (S08), eq. 11 (S09); NumPy only."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy import ndarray
+
+from vgrad_lab.advantage import group_mean, leave_one_out
+from vgrad_lab.continuous import oracles
+from vgrad_lab.continuous.estimators import pathwise_gradient
+from vgrad_lab.continuous.noise import NOISES, gaussian, panels, uniform
+from vgrad_lab.continuous.rollout import rollout
+from vgrad_lab.experiments.verify_continuous import draw_system
+from vgrad_lab.ledger.types import Counterexample, Evidence
+from vgrad_lab.tolerances import ALGEBRA, CLOSED_FORM, QUADRATURE
+from vgrad_lab.verify import score_and_pathwise
+
+Reward = tuple[Callable[[ndarray], ndarray], Callable[[ndarray], ndarray], tuple[float, ...]]
+REWARDS: dict[str, Reward] = {
+    "sin": (np.sin, np.cos, ()),
+    "square": (np.square, lambda a: 2 * a, ()),
+    "bump": (lambda a: np.exp(-(a**2)), lambda a: -2 * a * np.exp(-(a**2)), ()),
+    "absolute": (np.abs, np.sign, (0.0,)),
+    "hinge": (lambda a: np.maximum(a, 0), lambda a: (a > 0) * 1.0, (0.0,)),
+}
+"""One-step rewards that are absolutely continuous: r, r' and the actions at which r has a kink."""
+STEP: Reward = (lambda a: (a > 0) * 1.0, np.zeros_like, (0.0,))
+"""The Heaviside reward: differentiable almost everywhere, its derivative misses the jump."""
+
+
+def s01_gelbaum_olmsted() -> Counterexample:
+    """a = θ³ξ⁻²e^{−θ²/ξ}, ξ ~ U(0,1), r = a: every path has slope 0 at θ = 0, and J(θ) = θe^{−θ²} has slope 1."""
+    noise, step = 0.5 + 0.5 * np.linspace(-1, 1, 101)[1:], 1e-4
+
+    def path(theta: float) -> ndarray:
+        return np.asarray(theta**3 / noise**2 * np.exp(-(theta**2) / noise))
+
+    slope_of_paths = float(np.max(np.abs(path(step) - path(-step))) / (2 * step))
+    u, weight = panels((step**2, 45.0), ())
+    mean = step * float(weight @ np.exp(-u))  # J(θ) after u = θ²/ξ
+    return Counterexample(slope_of_paths, mean / step, 0.9, "E ∂R/∂θ against J'(0)")
+
+
+def s01_interchange(*, seed: int = 0, examples: int = 20) -> Evidence:
+    """E ∂R_1/∂θ against ∂J/∂θ in closed form, linear-quadratic systems, along a grid exact for them."""
+    rng, worst = np.random.default_rng(seed), 0.0
+    for _ in range(examples):
+        environment, policy = draw_system(rng, linear=True)
+        discount, horizon = float(rng.uniform()), max(1, 4 // environment.action_size)
+        noise, weight = oracles.gauss_hermite_noise(3, horizon, environment.action_size, scale=0.5)
+        start = np.tile(environment.initial(rng, 1), (len(noise), 1))
+        found = weight @ pathwise_gradient(
+            environment, policy, rollout(environment, policy, start, noise), discount=discount
+        )
+        oracle = oracles.linear_quadratic_oracle(environment, policy, horizon=horizon, discount=discount)
+        expected = oracles.parameter_gradient(oracle, start[:1])
+        worst = max(worst, float(np.max(np.abs(found - expected)) / np.max(np.abs(expected))))
+    return Evidence(float(worst), ALGEBRA, f"relative error of E ∂R_1/∂θ over {examples} linear-quadratic systems")
+
+
+def s02_moving_support() -> Counterexample:
+    """x ~ U(0, θ), c = x: the score is −1/θ inside, SF = −½, and F = θ/2 has slope ½."""
+    theta = 1.7
+    x, weight = panels((0.0, theta), ())
+    claimed = float(weight @ (x * (-1 / theta))) / theta
+    means = [float(w @ y) / (theta + h) for h in (1e-3, -1e-3) for y, w in [panels((0.0, theta + h), ())]]
+    return Counterexample(claimed, (means[0] - means[1]) / 2e-3, 0.9, "SF against F' for U(0, θ), c = x")
+
+
+def s02_dominated(*, seed: int = 0, examples: int = 20) -> Evidence:
+    """Score-function form against ∂F: softmax (a finite sum, by complex steps), Heaviside under N(ā, σ²)."""
+    rng, worst, tiny = np.random.default_rng(seed), 0.0, 1e-30
+    for _ in range(examples):
+        logits, cost = rng.standard_normal(6), rng.standard_normal(6)
+        p = np.exp(logits) / np.exp(logits).sum()
+        score = np.eye(6) - p
+        shifted = np.exp(logits + 1j * tiny * np.eye(6))
+        truth = ((shifted @ cost) / shifted.sum(1)).imag / tiny
+        worst = max(worst, float(np.max(np.abs((p * cost) @ score - truth))))
+        scale, mean = float(2 ** rng.uniform(-1, 1)), float(rng.normal())
+        found = score_and_pathwise(gaussian(scale), *STEP[:2], mean=mean, breaks=STEP[2])
+        worst = max(worst, abs(found.score_function - float(gaussian(scale).density(np.array(mean)))))
+    return Evidence(float(worst), QUADRATURE, "largest |SF − ∂F|, softmax and Heaviside under Gaussians")
+
+
+def s03_heaviside() -> Counterexample:
+    """c = 1[x > 0], x = θ + z, z ~ N(0, 1) at θ = 0.3: PD = 0 and F' = φ(0.3)."""
+    found = score_and_pathwise(gaussian(1.0), *STEP[:2], mean=0.3, breaks=STEP[2])
+    return Counterexample(found.pathwise, float(np.exp(-0.045) / np.sqrt(2 * np.pi)), 0.3, "PD against F' = φ(θ)")
+
+
+def sine_variances(frequency: float) -> tuple[float, float]:
+    """Variances of the pathwise and of the score-function form for c = sin ωx, x ~ N(0, 1), in closed form."""
+    w2 = frequency**2
+    pathwise = w2 * (1 + np.exp(-2 * w2)) / 2 - w2 * np.exp(-w2)
+    score = (1 - (1 - 4 * w2) * np.exp(-2 * w2)) / 2 - w2 * np.exp(-w2)
+    return float(pathwise), float(score)
+
+
+def s03_flip() -> float:
+    """The ω at which both variances are equal, by bisection."""
+    low, high = 0.5, 2.0
+    while high - low > 1e-12:
+        middle = (low + high) / 2
+        pathwise, score = sine_variances(middle)
+        low, high = (middle, high) if pathwise < score else (low, middle)
+    return (low + high) / 2
+
+
+def s03_variance(*, seed: int = 0, examples: int = 20) -> Evidence:
+    """Closed-form variances of both forms for c = sin ωx against quadrature."""
+    rng, worst = np.random.default_rng(seed), 0.0
+    x, weight = gaussian(1.0).quadrature(())
+    for w in rng.uniform(0.2, 6, examples):
+        for samples, closed in zip((w * np.cos(w * x), np.sin(w * x) * x), sine_variances(float(w)), strict=True):
+            mean = weight @ samples
+            worst = max(worst, abs(weight @ (samples - mean) ** 2 - closed) / max(1.0, closed))
+    return Evidence(float(worst), QUADRATURE, f"relative error of the variances at {examples} frequencies")
+
+
+def s08_lemma(*, seed: int = 0, examples: int = 20) -> Evidence:
+    """SF = PD = ∂E r for densities without jumps and absolutely continuous rewards."""
+    rng, worst = np.random.default_rng(seed), 0.0
+    names, rewards = ("gaussian", "laplace", "logistic"), list(REWARDS.values())
+    for i in range(max(examples, 15)):
+        reward, slope, breaks = rewards[i % len(rewards)]
+        noise = NOISES[names[i % 3]](float(2 ** rng.uniform(-1, 1)))
+        found = score_and_pathwise(noise, reward, slope, mean=float(rng.normal()), breaks=breaks)
+        scale = max(1.0, abs(found.pathwise))
+        worst = max(
+            worst, abs(found.score_function - found.pathwise) / scale, abs(found.truth - found.pathwise) / scale
+        )
+    return Evidence(float(worst), QUADRATURE, "largest |SF − PD| and |∂E r − PD| over noises and rewards")
+
+
+def s08_jump(*, seed: int = 0, examples: int = 20) -> Evidence:
+    """PD = SF − Σ[rν] for densities and rewards that jump."""
+    rng, worst = np.random.default_rng(seed), 0.0
+    rewards = [*REWARDS.values(), STEP]
+    for i in range(max(examples, 30)):
+        reward, slope, breaks = rewards[i % len(rewards)]
+        noise = NOISES[("uniform", "exponential", "gaussian", "laplace", "logistic")[i % 5]](
+            float(2 ** rng.uniform(-1, 1))
+        )
+        found = score_and_pathwise(noise, reward, slope, mean=float(rng.normal()), breaks=breaks)
+        residual = found.pathwise - (found.score_function - found.jump)
+        worst = max(worst, abs(residual) / max(1.0, abs(found.score_function)))
+    return Evidence(float(worst), QUADRATURE, "largest |PD − (SF − Σ[rν])| over noises and rewards")
+
+
+def s08_uniform() -> Counterexample:
+    """ξ ~ U(−1, 1), r = a²/2 at ā = 0.3: the score is zero inside, so SF = 0; PD = ∂E r = 0.3."""
+    found = score_and_pathwise(uniform(1.0), lambda a: a**2 / 2, lambda a: a, mean=0.3)
+    return Counterexample(found.score_function, found.truth, 0.2, "SF against ∂E r for uniform noise")
+
+
+def s08_both_wrong() -> Counterexample:
+    """ξ ~ U(−1, 1) and the Heaviside reward: SF = PD = 0, while ∂E r = ½."""
+    found = score_and_pathwise(uniform(1.0), STEP[0], STEP[1], mean=0.3, breaks=STEP[2])
+    return Counterexample(max(abs(found.score_function), abs(found.pathwise)), found.truth, 0.4, "SF = PD, both wrong")
+
+
+def s09_stopped() -> Counterexample:
+    """r = a ~ N(θ, 1), leave-one-out Â, n = 3, θ = 0.7: the left side of eq. 11 is θ, the right with Â stopped is 0."""
+    theta = 0.7
+    noise, weight = oracles.gauss_hermite_noise(4, 1, 3)
+    reward = theta + noise[:, 0]
+    advantage = leave_one_out(reward)
+    left = float(weight @ (advantage * reward * noise[:, 0])[:, 0])
+    return Counterexample(float(weight @ advantage[:, 0]), left, 0.5, "ā'E[Â ∂r/∂a] against E[Â r ∂log π]")
+
+
+def s09_unstopped(*, seed: int = 0, examples: int = 20) -> Evidence:
+    """E[Â_i ∂log π(a_i)] = ā'E[∂Â_i/∂a_i] and E[Â r ∂log π] = ∂Var(r) + μ∂μ, quadratic rewards, exact grids."""
+    rng, worst = np.random.default_rng(seed), 0.0
+    for _ in range(examples):
+        n, (constant, linear, square), mean = int(rng.integers(2, 5)), rng.standard_normal(3), float(rng.normal())
+        noise, weight = oracles.gauss_hermite_noise(6, 1, n)
+        score, action = noise[:, 0], mean + noise[:, 0]
+        reward, slope = constant + linear * action + square * action**2, linear + 2 * square * action
+        for form, factor in ((leave_one_out, 1.0), (group_mean, 1 - 1 / n)):
+            left = weight @ (form(reward) * score)[:, 0]
+            worst = max(worst, abs(left - factor * (weight @ slope[:, 0])))
+        mu, moment = weight @ reward[:, 0], weight @ reward[:, 0] ** 2
+        d_mu, d_moment = (weight @ (x[:, 0] * score[:, 0]) for x in (reward, reward**2))
+        twice = weight @ (leave_one_out(reward) * reward * score)[:, 0]
+        worst = max(worst, abs(twice - (d_moment - 2 * mu * d_mu + mu * d_mu)) / max(1.0, moment))
+    return Evidence(float(worst), CLOSED_FORM, "largest deviation of both identities, groups of 2 to 4")
