@@ -120,6 +120,12 @@ def test_batches_depend_on_seed_and_step_alone(mixture: Mixture) -> None:
     assert (first != draw_batch(mixture, replace(TINY, seed=1), 7)).any()
 
 
+def test_identities_of_corpus_and_data(mixture: Mixture) -> None:
+    other = build_mixture(replace(TINY, seed=1))
+    assert build_mixture(TINY).data_sha256 == mixture.data_sha256 != other.data_sha256
+    assert other.corpus_sha256 == mixture.corpus_sha256
+
+
 def test_each_kind_of_row_is_what_it_is_called(mixture: Mixture) -> None:
     plain = draw_batch(mixture, replace(TINY, corpus_share=1.0, span_share=0.0), 1)
     spans = draw_batch(mixture, replace(TINY, corpus_share=0.0, span_share=1.0), 1)

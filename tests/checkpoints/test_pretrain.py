@@ -158,12 +158,13 @@ def test_other_settings_are_refused(tiny_ladder: Path) -> None:
         pretrain(replace(TINY, seed=1, steps=50), tiny_ladder)
 
 
-def test_other_corpus_is_refused(ladder: Path) -> None:
+@pytest.mark.parametrize("kind", ["corpus", "data"])
+def test_other_text_is_refused(kind: str, ladder: Path) -> None:
     recorded = json.loads((ladder / "settings.json").read_text())
-    (ladder / "settings.json").write_text(json.dumps({**recorded, "corpus_sha256": "0", "python": "3.99.0"}))
+    (ladder / "settings.json").write_text(json.dumps({**recorded, f"{kind}_sha256": "0", "python": "3.99.0"}))
     assert len(pretrain(TINY, ladder)) == 4
     shutil.rmtree(ladder / "step000040")
-    with pytest.raises(UserError, match=r"begun with Python 3.99.0, whose standard library has other text"):
+    with pytest.raises(UserError, match=rf"begun with Python 3.99.0 on other text \({kind} differs .*new folder"):
         pretrain(TINY, ladder)
 
 

@@ -1,5 +1,6 @@
 """What the embedded ladder is trained on: plain text, repeated spans, record documents, as one token stream each."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +39,7 @@ class Mixture:
         corpus, words, records: streams of plain text, of single words, and of record documents.
         validation: rows of held-out plain text, each with the row's first token in front.
         corpus_sha256: identity of the corpus.
+        data_sha256: identity of all token streams, so of the corpus, the tokenizer and the records.
     """
 
     tokenizer: Any
@@ -46,6 +48,7 @@ class Mixture:
     records: Stream
     validation: Int64[ndarray, "Q T1"]
     corpus_sha256: str
+    data_sha256: str
 
 
 def build_mixture(settings: LadderSettings) -> Mixture:
@@ -61,13 +64,17 @@ def build_mixture(settings: LadderSettings) -> Mixture:
     train = [text for i, text in enumerate(texts) if i % VALIDATE_EVERY != VALIDATE_EVERY // 2]
     held_out = texts[VALIDATE_EVERY // 2 :: VALIDATE_EVERY]
     corpus = _stream(tokenizer, train, end=True)
+    words = _stream(tokenizer, [f" {word}" for word in common_words(texts)], end=False)
+    records = _stream(tokenizer, documents, end=True)
+    validation = _rows(_stream(tokenizer, held_out, end=True).tokens, settings.length + 1)
     return Mixture(
         tokenizer=tokenizer,
         corpus=corpus,
-        words=_stream(tokenizer, [f" {word}" for word in common_words(texts)], end=False),
-        records=_stream(tokenizer, documents, end=True),
-        validation=_rows(_stream(tokenizer, held_out, end=True).tokens, settings.length + 1),
+        words=words,
+        records=records,
+        validation=validation,
         corpus_sha256=texts_sha256(texts),
+        data_sha256=_sha256(corpus.tokens, words.tokens, records.tokens, validation),
     )
 
 
@@ -113,6 +120,14 @@ def _stream(tokenizer: Any, texts: Sequence[str], *, end: bool) -> Stream:
     lengths = np.array([len(tokens) for tokens in encoded], dtype=np.int64)
     tokens = np.fromiter((token for tokens in encoded for token in tokens), dtype=np.int64, count=int(lengths.sum()))
     return Stream(tokens=tokens, starts=np.cumsum(lengths) - lengths)
+
+
+def _sha256(*arrays: Int64[ndarray, "..."]) -> str:
+    """SHA-256 of shapes and contents, in little-endian order on every machine."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.shape}\n".encode() + array.astype("<i8").tobytes())
+    return digest.hexdigest()
 
 
 def _rows(tokens: Int64[ndarray, "T"], size: int) -> Int64[ndarray, "Q T1"]:

@@ -122,7 +122,8 @@ def pretrain(
         from vgrad_lab.checkpoints.training import train
 
         mixture = build_mixture(settings)
-        _write_settings(settings, folder, begun, mixture.corpus_sha256)
+        data = {"corpus_sha256": mixture.corpus_sha256, "data_sha256": mixture.data_sha256}
+        _write_settings(settings, folder, begun, data)
         train(settings, mixture, folder, progress=progress, threads=threads)
     for state in folder.glob(f"{RESUME_PREFIX}*"):
         state.unlink()
@@ -156,12 +157,14 @@ def _read_settings(settings: LadderSettings, folder: Path) -> dict[str, object]:
     return recorded
 
 
-def _write_settings(settings: LadderSettings, folder: Path, begun: dict[str, object], corpus_sha256: str) -> None:
-    """Record settings and corpus of a new ladder, or check that an old one is continued on the same corpus."""
-    if begun and begun.get("corpus_sha256") != corpus_sha256:
+def _write_settings(settings: LadderSettings, folder: Path, begun: dict[str, object], data: dict[str, str]) -> None:
+    """Record settings and data of a new ladder, or check that an old one is continued on the same data."""
+    differing = [name.removesuffix("_sha256") for name, value in data.items() if begun and begun.get(name) != value]
+    if differing:
         raise UserError(
-            f"the ladder in {folder} was begun with Python {begun.get('python')}, whose standard library has other "
-            f"text than that of this Python {platform.python_version()}; finish it there, or begin a new folder"
+            f"the ladder in {folder} was begun with Python {begun.get('python')} on other text ({differing[0]} differs "
+            f"under this Python {platform.python_version()} and these library versions); finish it with the versions "
+            "it was begun with, or begin a new folder"
         )
     folder.mkdir(parents=True, exist_ok=True)
     remove_temporary(folder)
@@ -169,7 +172,7 @@ def _write_settings(settings: LadderSettings, folder: Path, begun: dict[str, obj
         record = {
             "identity": settings_identity(settings),
             "settings": asdict(settings),
-            "corpus_sha256": corpus_sha256,
+            **data,
             "python": platform.python_version(),
         }
         write_file(folder / SETTINGS_FILE, json.dumps(record, indent=2) + "\n")
