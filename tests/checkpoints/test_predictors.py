@@ -224,6 +224,17 @@ def test_sgd_forecast_is_undefined_without_standardised_advantages(tmp_path: Pat
     assert any("standardised advantages only" in note for note in run.notes)
 
 
+@pytest.mark.parametrize(("clip", "noted"), [(1e-3, True), (1e3, False), (None, False)])
+def test_clipped_sgd_is_noted_because_the_forecast_does_not_know_it(
+    tmp_path: Path, clip: float | None, noted: bool
+) -> None:
+    found = synthetic.records(steps=(100, 200, 300), optimizers=("sgd",))
+    for record in found:
+        record["settings"] = record["settings"] | {"clip": clip}
+    notes = collect(synthetic.write(tmp_path, found)).notes
+    assert any("at 3 of 3 checkpoints" in note for note in notes) == noted
+
+
 def test_predictor_is_plain_data() -> None:
     twice = Predictor("twice", "2R", "trivial", lambda r: 2 * float(r["reward_before"]))
     np.testing.assert_allclose(predict(twice, [RESULT]), [2 * RESULT["reward_before"]], rtol=ALGEBRA)

@@ -214,6 +214,13 @@ def _study_notes(study: Study, measured: Sequence[Measured]) -> list[str]:
         notes.append(f"{label}: the settings give no group size, so no forecast is possible")
     if study.optimizer == "sgd" and study.settings.get("baseline", "standardised") != "standardised":
         notes.append(f"{label}: the forecast for SGD knows standardised advantages only, so it is undefined here")
+    norms = np.sqrt([number(m.result, "gradient_l2_squared") for m in study.measures])
+    clip = study.settings.get("clip") or np.inf
+    if study.optimizer == "sgd" and (clipped := int(np.sum(norms > clip))):
+        notes.append(
+            f"{label}: ‖∇J‖ alone exceeds the clip of {clip:g} at {clipped} of {n} checkpoints, which makes SGD a "
+            "normalised step there; the forecast for SGD knows no clipping"
+        )
     return notes
 
 
