@@ -45,6 +45,16 @@ def _check(head: ndarray, hidden: ndarray, target: ndarray) -> None:
         raise ValueError("head or hidden holds non-finite values; the checkpoint or its activations are broken")
 
 
+def _geometry(head: ndarray, probability: ndarray, target: ndarray) -> tuple[ndarray, ndarray, ndarray]:
+    """d_y (B,S), ‖d_a‖² (B,V) and d_a·d_y (B,V), with d_a = W_a − Σ_j p_j W_j, without a (B,V,S) array."""
+    mean_row = probability @ head
+    projection = mean_row @ head.T
+    mean_norm = (mean_row**2).sum(1, keepdims=True)
+    at_target = projection[np.arange(len(target)), target, None]
+    distance = np.maximum((head**2).sum(1)[None] - 2 * projection + mean_norm, 0)
+    return head[target] - mean_row, distance, head[target] @ head.T - projection - at_target + mean_norm
+
+
 def one_step(
     head: Float[ndarray, "V S"],
     hidden: Float[ndarray, "B S"],
@@ -66,21 +76,16 @@ def one_step(
     rows = np.arange(len(hidden))
     probability = softmax(hidden @ head.T)
     p = probability[rows, target]
-    mean_row = probability @ head
-    projection = mean_row @ head.T
-    mean_norm = (mean_row**2).sum(1, keepdims=True)
-    distance = np.maximum((head**2).sum(1)[None] - 2 * projection + mean_norm, 0)  # ‖d_a‖²
-    inner = head[target] @ head.T - projection - projection[rows, target, None] + mean_norm  # d_a·d_y
-    centred = head[target] - mean_row
+    centred, distance, inner = _geometry(head, probability, target)
     d_y = np.linalg.norm(centred, axis=1)
     signal = p**2 * d_y**2
 
     won, lost = binary_advantages(group_size, baseline, ddof=ddof, eps=eps)
     weight = others_weight(p, group_size)
     scale = weight @ (won - lost)
-    per_sample, second = np.zeros_like(p), np.zeros_like(p)
     failing = probability.copy()
     failing[rows, target] = 0
+    per_sample, second = np.zeros_like(p), np.zeros_like(p)
     for k in range(group_size):
         miss = lost[k] ** 2 * distance - 2 * lost[k] * p[:, None] * inner + signal[:, None]
         off = (failing * np.sqrt(np.maximum(miss, 0))).sum(1)
