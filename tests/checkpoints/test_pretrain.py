@@ -198,9 +198,11 @@ def test_impossible_settings_are_refused(fields: dict[str, float], message: str)
         LadderSettings(**fields)
 
 
-def test_divergence_is_said(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"training loss is (nan|inf) at step \d+; lower muon_lr and adam_lr"):
-        pretrain(replace(TINY, adam_lr=1e30, warmup=0), tmp_path, progress=False, threads=1)
+@pytest.mark.parametrize(("every", "kind"), [(10, "training"), (1, "validation")])
+def test_divergence_is_said_and_not_saved(every: int, kind: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"{kind} loss is (nan|inf) at step \d+; lower muon_lr and adam_lr"):
+        pretrain(replace(TINY, adam_lr=1e30, warmup=0, every=every), tmp_path, progress=False, threads=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["settings.json"]
 
 
 def test_callers_torch_is_left_as_it_was(tmp_path: Path) -> None:

@@ -107,8 +107,7 @@ def _loop(
     for step in bar:
         set_learning_rate(optimisers, learning_rate_factor(settings, step))
         loss = _step(settings, model, optimisers, draw_batch(mixture, settings, step))
-        if not math.isfinite(loss):
-            raise UserError(f"the training loss is {loss} at step {step}; lower muon_lr and adam_lr, or raise warmup")
+        _check_loss("training", loss, step)
         mean = loss if mean is None else EMA_DECAY * mean + (1 - EMA_DECAY) * loss
         if step in saved:
             _save(settings, mixture, folder, model, optimisers, Position(step, mean))
@@ -135,6 +134,12 @@ def _loss(model: Any, rows: Int64[ndarray, "B T1"]) -> Float[Tensor, ""]:
     return cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
 
 
+def _check_loss(kind: str, loss: float, step: int) -> None:
+    """Stop at NaN or infinity, before anything of it is saved."""
+    if not math.isfinite(loss):
+        raise UserError(f"the {kind} loss is {loss} at step {step}; lower muon_lr and adam_lr, or raise warmup")
+
+
 def _save(
     settings: LadderSettings,
     mixture: Mixture,
@@ -149,6 +154,7 @@ def _save(
     with torch.no_grad():
         validation = float(_loss(model, mixture.validation).item())
     model.train()
+    _check_loss("validation", validation, position.step)
     facts = {
         "step": position.step,
         "train_loss": position.loss,
