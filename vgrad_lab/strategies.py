@@ -95,7 +95,7 @@ def _softmax(rng: np.random.Generator, size: int) -> ndarray:
 
 def _few_equal(rng: np.random.Generator, size: int) -> ndarray:
     p = 10 ** rng.uniform(-12, -2) * rng.random(size)
-    p[: rng.integers(1, size + 1)] += 1
+    p[: size if rng.random() < 0.3 else rng.integers(1, size + 1)] += 1
     return np.asarray(p / p.sum())
 
 

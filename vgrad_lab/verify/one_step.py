@@ -46,7 +46,10 @@ def score_and_pathwise(
             values.append(weights @ reward(centre + nodes))
         return np.array(values)
 
-    truth = difference_quotients(expected, np.array([[mean]]), step=2e-3)[0, 0]
+    corners = (*noise.breaks, *(j for j, _ in noise.jumps))
+    nearest = min((abs(mean + x - b) for x in corners for b in breaks), default=1.0)  # E r is not smooth there
+    step = float(np.clip(nearest / 2, 2e-5, 2e-3))
+    truth = difference_quotients(expected, np.array([[mean]]), step=step)[0, 0]
     places = [(b - mean, b) for b in breaks]
     places += [(j, mean + j) for j, _ in noise.jumps if all(abs(mean + j - b) > 1e-12 for b in breaks)]
     jump = 0.0
