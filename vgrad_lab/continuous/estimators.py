@@ -56,8 +56,8 @@ def _pathwise(
     columns = columns_of(parts[0], parts[2], rollout)
     for block, gradient, slope in adjoint_blocks(*parts, columns, rollout.reward.T, discount, costate):
         tape = None if columns.mean_tape is None else columns.mean_tape[block]
-        cotangent = gradient * weight[block, None, None]
-        maps.add_parameter_gradient(parts[2], columns.x[block, :size], tape, slope, cotangent, total)
+        np.multiply(gradient, weight[block, None, None], gradient)
+        maps.add_parameter_gradient(parts[2], columns.x[block, :size], tape, slope, gradient, total)
     return total, costate.transpose(2, 0, 1)
 
 
