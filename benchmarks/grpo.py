@@ -23,8 +23,9 @@ import numpy as np
 import torch
 
 from vgrad_lab.checkpoints import grpo, probe
+from vgrad_lab.checkpoints.atomic import write_file
 from vgrad_lab.checkpoints.loading import Checkpoint, load_checkpoint
-from vgrad_lab.checkpoints.store import canonical, write_atomically
+from vgrad_lab.checkpoints.store import canonical
 from vgrad_lab.checkpoints.sweep import versions
 from vgrad_lab.checkpoints.tasks import LabelCopy, PromptBatch, draw_prompts, encode_prompts
 
@@ -164,7 +165,7 @@ def main() -> None:
     print(f"TRL / ours, seconds per update:    {result['trl_over_ours']:.1f}")
     print(f"gain after {args.updates} updates, ours {rows['ours_gain']}, TRL {rows['trl_gain']}")
     if args.json:
-        write_atomically(args.json, canonical(result) + "\n")
+        write_file(args.json, canonical(result) + "\n")
 
 
 if __name__ == "__main__":

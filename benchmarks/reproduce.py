@@ -12,7 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from vgrad_lab.checkpoints.store import canonical, write_atomically
+from vgrad_lab.checkpoints.atomic import write_file
+from vgrad_lab.checkpoints.store import canonical
 from vgrad_lab.checkpoints.sweep import versions
 from vgrad_lab.experiments import embedded_ladder
 
@@ -36,7 +37,7 @@ def main() -> None:
     print(f"inside the workers: measuring {work['measure']:.1f} s, RL {work['rl']:.1f} s of CPU processes")
     if args.json:
         result = {"command": "python benchmarks/reproduce.py", "versions": versions(), "cores": os.cpu_count()}
-        write_atomically(args.json, canonical({**result, "seconds": split, "worker_seconds": work}) + "\n")
+        write_file(args.json, canonical({**result, "seconds": split, "worker_seconds": work}) + "\n")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PICTURES = {"prediction": "gain_against_prediction", "forecasts": "forecast_curves", "ladder": "ladder"}
+PICTURES = {"prediction": "gain_against_prediction", "forecast": "forecast_curves", "ladder": "ladder", "entropy": "entropy_bound"}
 
 
 def main(run: Path) -> None:
@@ -39,7 +39,7 @@ def main(run: Path) -> None:
     images.mkdir(exist_ok=True)
     for figure in sorted((run / "figures").glob("*.svg")):
         for key, name in PICTURES.items():
-            if key in figure.stem and ("adamw" in figure.stem or key == "ladder"):
+            if figure.stem.endswith(key) and "sgd" not in figure.stem:
                 shutil.copyfile(figure, images / f"{name}.svg")
 
 

@@ -9,10 +9,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from tests.checkpoints import synthetic_records as synthetic
-from vgrad_lab.checkpoints import figures_ladder, figures_response, style
-from vgrad_lab.checkpoints.collect import Run, collect
-from vgrad_lab.checkpoints.plates import ladder_plates, study_plates
-from vgrad_lab.checkpoints.scores import study_rows
+from vgrad_lab.checkpoints.report import figures_ladder, figures_response, style
+from vgrad_lab.checkpoints.report.collect import Run, collect
+from vgrad_lab.checkpoints.report.plates import ladder_plates, study_plates
+from vgrad_lab.checkpoints.report.scores import study_rows
 from vgrad_lab.simplex import sharp_entropy_bound
 
 TASK = "label-copy"

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from tests.checkpoints import synthetic_records as synthetic
-from vgrad_lab.checkpoints.collect import collect
 from vgrad_lab.checkpoints.errors import UserError
-from vgrad_lab.checkpoints.predictors import (
+from vgrad_lab.checkpoints.report.collect import collect
+from vgrad_lab.checkpoints.report.predictors import (
     FORECAST,
     HEADROOMS,
     P_GAP,
@@ -19,7 +19,7 @@ from vgrad_lab.checkpoints.predictors import (
     forecast_predictor,
     predict,
 )
-from vgrad_lab.checkpoints.scores import (
+from vgrad_lab.checkpoints.report.scores import (
     evaluate,
     forecast_error,
     negative_share,

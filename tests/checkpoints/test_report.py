@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from tests.checkpoints import synthetic_records as synthetic
-from vgrad_lab.checkpoints.collect import collect
 from vgrad_lab.checkpoints.errors import UserError
-from vgrad_lab.checkpoints.predictors import P_GAP, PREDICTORS
 from vgrad_lab.checkpoints.report import write_report
-from vgrad_lab.checkpoints.scores import study_rows
-from vgrad_lab.checkpoints.verdict import verdict
+from vgrad_lab.checkpoints.report.collect import collect
+from vgrad_lab.checkpoints.report.predictors import P_GAP, PREDICTORS
+from vgrad_lab.checkpoints.report.scores import study_rows
+from vgrad_lab.checkpoints.report.verdict import verdict
 
 STEPS = (100, 400, 700, 1000, 1300, 1600)
 VOID = {"meta", "img", "br", "link"}

@@ -6,20 +6,38 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vgrad_lab.checkpoints.errors import UserError
+
 TEMPORARY = ".unfinished-"
 """Prefix of everything that is not published yet; safe to delete when no process is writing."""
 
 
 def write_file(path: Path, content: bytes | str) -> None:
-    """Write a file beside its place, flush it to the disk, and move it into place."""
+    """Write a file beside its place, flush it to the disk, and move it into place; folders above it are made.
+
+    Raises UserError when that fails (no rights, no space, a file where a folder should be).
+    """
     content = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
-    with temporary.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
-    _sync(path.parent)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+        _sync(path.parent)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path} ({error.strerror or error}); choose a folder that you can write, with space left"
+        ) from error
+
+
+def require_writable(folder: Path) -> None:
+    """Make a folder and try to write in it, before any long work. Raises UserError when that fails."""
+    probe = folder / f"{TEMPORARY}probe"
+    write_file(probe, "")
+    probe.unlink()
 
 
 @contextmanager

@@ -6,12 +6,11 @@ is never run twice and a changed protocol is a new unit. Timings stand apart, so
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from vgrad_lab.checkpoints.errors import UserError
+from vgrad_lab.checkpoints.atomic import write_file
 
 UNITS, TIMINGS = "units", "timings"
 
@@ -26,38 +25,12 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical(value).encode()).hexdigest()[:12]
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a whole file or none: temporary file in the same folder, fsync, rename.
-
-    Raises UserError when the folder cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path} ({error.strerror or error}); choose a folder that you can write, with space left"
-        ) from error
-
-
-def require_writable(folder: Path) -> None:
-    """Make a folder and try to write in it, before any long work. Raises UserError when that fails."""
-    probe = folder / ".writable"
-    write_atomically(probe, "")
-    probe.unlink()
-
-
 def publish(folder: Path, record: dict[str, Any], *, seconds: float | None = None) -> None:
     """Publish one record under its unit id, and its run time beside it."""
     if seconds is not None:
         timing = {"unit": record["unit"], "stage": record["stage"], "seconds": round(seconds, 3)}
-        write_atomically(folder / TIMINGS / f"{record['unit']}.json", canonical(timing) + "\n")
-    write_atomically(folder / UNITS / f"{record['unit']}.json", canonical(record) + "\n")
+        write_file(folder / TIMINGS / f"{record['unit']}.json", canonical(timing) + "\n")
+    write_file(folder / UNITS / f"{record['unit']}.json", canonical(record) + "\n")
 
 
 def read_records(folder: Path, kind: str = UNITS) -> dict[str, dict[str, Any]]:
@@ -76,7 +49,7 @@ def export(folder: Path) -> Path:
     """Write records.jsonl and timings.jsonl, sorted, from the published units; returns the former."""
     records = sorted(read_records(folder).values(), key=record_order)
     for name, rows in (("timings.jsonl", read_records(folder, TIMINGS).values()), ("records.jsonl", records)):
-        write_atomically(folder / name, lines(rows))
+        write_file(folder / name, lines(rows))
     return folder / "records.jsonl"
 
 

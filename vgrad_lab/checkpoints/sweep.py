@@ -102,7 +102,7 @@ def _record(unit: Unit) -> dict[str, Any]:
         "status": "failed",
         "error": None,
         "checkpoint": {**checkpoint, "training": training_facts(unit.rung.path)},
-        "task": task_identity(unit.task),
+        "task": f"label-copy-{task_identity(unit.task)[:8]}",
         "protocol": unit.protocol,
         "seed": unit.seed,
         "settings": asdict(unit.settings),

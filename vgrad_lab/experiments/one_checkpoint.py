@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+from vgrad_lab.checkpoints.atomic import require_writable
 from vgrad_lab.checkpoints.errors import UserError
 from vgrad_lab.checkpoints.grpo import GrpoSettings
 from vgrad_lab.checkpoints.ladders import RUNG_NAME, Rung, is_checkpoint, list_rungs
 from vgrad_lab.checkpoints.probe import MeasureSettings
-from vgrad_lab.checkpoints.store import export, publish, read_records, require_writable
+from vgrad_lab.checkpoints.store import export, publish, read_records
 from vgrad_lab.checkpoints.sweep import Unit, make_units, run_unit
 from vgrad_lab.checkpoints.tasks import LabelCopy
 

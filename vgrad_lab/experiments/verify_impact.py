@@ -164,7 +164,9 @@ def s23_counterexample() -> Counterexample:
     norm = np.linalg.norm(gradient)
     per_sample = norm * float(p @ np.linalg.norm(costate - gradient, axis=1)) / norm**2
     conditional = norm * float(np.linalg.norm(p @ costate - gradient)) / norm**2
-    return Counterexample(float(per_sample), float(conditional), 1.5, "Λ_sample/Σ against Λ_cond/Σ for an unbiased costate")
+    return Counterexample(
+        float(per_sample), float(conditional), 1.5, "Λ_sample/Σ against Λ_cond/Σ for an unbiased costate"
+    )
 
 
 def s24_headroom(*, seed: int = 0, examples: int = 20) -> Evidence:

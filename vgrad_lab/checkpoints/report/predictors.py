@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from vgrad_lab.checkpoints.collect import Study, number
+from vgrad_lab.checkpoints.report.collect import Study, number
 from vgrad_lab.impact import Optimizer, forecast, impact_score
 
 Kind = Literal["trivial", "paper", "exact", "forecast"]

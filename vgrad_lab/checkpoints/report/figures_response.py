@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from numpy import ndarray
 
-from vgrad_lab.checkpoints.collect import Study
-from vgrad_lab.checkpoints.figures_ladder import (
+from vgrad_lab.checkpoints.report.collect import Study
+from vgrad_lab.checkpoints.report.figures_ladder import (
     AFTER,
     BEFORE,
     COLOUR_MAP,
@@ -21,7 +21,7 @@ from vgrad_lab.checkpoints.figures_ladder import (
     steps,
     values,
 )
-from vgrad_lab.checkpoints.predictors import (
+from vgrad_lab.checkpoints.report.predictors import (
     FORECAST,
     P_GAP,
     P_GAP_LITERAL,
@@ -30,9 +30,9 @@ from vgrad_lab.checkpoints.predictors import (
     predict,
     study_curve,
 )
-from vgrad_lab.checkpoints.scores import Row, combine
-from vgrad_lab.checkpoints.style import GREY, curve, panels, signed, styled
-from vgrad_lab.checkpoints.verdict import correlation
+from vgrad_lab.checkpoints.report.scores import Row, combine
+from vgrad_lab.checkpoints.report.style import GREY, curve, panels, signed, styled
+from vgrad_lab.checkpoints.report.verdict import correlation
 from vgrad_lab.stats import z_score
 
 

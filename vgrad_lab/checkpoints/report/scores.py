@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from vgrad_lab.checkpoints.collect import Study, number
-from vgrad_lab.checkpoints.predictors import (
+from vgrad_lab.checkpoints.report.collect import Study, number
+from vgrad_lab.checkpoints.report.predictors import (
     NAN,
     PREDICTORS,
     READINGS,

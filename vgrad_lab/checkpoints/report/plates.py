@@ -8,13 +8,13 @@ from itertools import combinations
 import numpy as np
 from matplotlib.figure import Figure
 
-from vgrad_lab.checkpoints import figures_ladder, figures_response
-from vgrad_lab.checkpoints.collect import Measured, Study
-from vgrad_lab.checkpoints.figures_ladder import prompt_points, values
-from vgrad_lab.checkpoints.predictors import FORECAST, P_GAP, P_GAP_LITERAL
-from vgrad_lab.checkpoints.scores import Row, forecast_error, negative_share
-from vgrad_lab.checkpoints.style import amount, signed
-from vgrad_lab.checkpoints.verdict import correlation
+from vgrad_lab.checkpoints.report import figures_ladder, figures_response
+from vgrad_lab.checkpoints.report.collect import Measured, Study
+from vgrad_lab.checkpoints.report.figures_ladder import prompt_points, values
+from vgrad_lab.checkpoints.report.predictors import FORECAST, P_GAP, P_GAP_LITERAL
+from vgrad_lab.checkpoints.report.scores import Row, forecast_error, negative_share
+from vgrad_lab.checkpoints.report.style import amount, signed
+from vgrad_lab.checkpoints.report.verdict import correlation
 from vgrad_lab.simplex import SOFTMAX_CONSTANT, sharp_entropy_bound
 from vgrad_lab.stats import spearman
 from vgrad_lab.tolerances import CLOSED_FORM

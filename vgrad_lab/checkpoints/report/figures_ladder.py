@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy import ndarray
 
-from vgrad_lab.checkpoints.collect import Measured, number, numbers
-from vgrad_lab.checkpoints.predictors import HEADROOMS, PREDICTORS, READINGS, predict
-from vgrad_lab.checkpoints.style import GREY, curve, panels, styled
+from vgrad_lab.checkpoints.report.collect import Measured, number, numbers
+from vgrad_lab.checkpoints.report.predictors import HEADROOMS, PREDICTORS, READINGS, predict
+from vgrad_lab.checkpoints.report.style import GREY, curve, panels, styled
 from vgrad_lab.simplex import SOFTMAX_CONSTANT, linear_entropy_bound, sharp_entropy_bound
 
 COLOUR_MAP = "cividis"

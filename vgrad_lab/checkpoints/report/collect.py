@@ -180,7 +180,7 @@ def _studies(
     for record in _done(records, "rl"):
         groups.setdefault(_key(record), {}).setdefault(_identity(record), []).append(record)
     studies, notes = [], []
-    labels = _labels(sorted(groups))
+    labels = _labels(sorted(groups, key=lambda key: (key[0], key[2:], key[1])))
     for key, label in labels.items():
         by_id = groups[key]
         pairs = [(m, by_id[m.identity]) for m in measures.get(key[0], ()) if m.identity in by_id]

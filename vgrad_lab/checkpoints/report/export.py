@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vgrad_lab.checkpoints.collect import Run, Study, number
-from vgrad_lab.checkpoints.predictors import P_GAP, PREDICTORS, forecast_predictor
-from vgrad_lab.checkpoints.scores import Row, forecast_error, negative_share
-from vgrad_lab.checkpoints.verdict import verdict
+from vgrad_lab.checkpoints.report.collect import Run, Study, number
+from vgrad_lab.checkpoints.report.predictors import P_GAP, PREDICTORS, forecast_predictor
+from vgrad_lab.checkpoints.report.scores import Row, forecast_error, negative_share
+from vgrad_lab.checkpoints.report.verdict import verdict
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from vgrad_lab.checkpoints.collect import Run, Study, number
-from vgrad_lab.checkpoints.predictors import FORECAST, P_GAP, P_GAP_LITERAL
-from vgrad_lab.checkpoints.scores import Row
-from vgrad_lab.checkpoints.style import amount, signed
+from vgrad_lab.checkpoints.report.collect import Run, Study, number
+from vgrad_lab.checkpoints.report.predictors import FORECAST, P_GAP, P_GAP_LITERAL
+from vgrad_lab.checkpoints.report.scores import Row
+from vgrad_lab.checkpoints.report.style import amount, signed
 
 
 def correlation(row: Row) -> str:

@@ -7,15 +7,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from vgrad_lab.checkpoints import page
 from vgrad_lab.checkpoints.atomic import write_file
-from vgrad_lab.checkpoints.collect import Record, Run, Study, collect
 from vgrad_lab.checkpoints.errors import UserError
-from vgrad_lab.checkpoints.export import Scored, checkpoint_numbers, predictors_csv, summary_json
-from vgrad_lab.checkpoints.plates import Plate, ladder_plates, study_plates
-from vgrad_lab.checkpoints.scores import study_rows
-from vgrad_lab.checkpoints.style import embed, save
-from vgrad_lab.checkpoints.verdict import verdict_without_rl
+from vgrad_lab.checkpoints.report import page
+from vgrad_lab.checkpoints.report.collect import Record, Run, Study, collect
+from vgrad_lab.checkpoints.report.export import Scored, checkpoint_numbers, predictors_csv, summary_json
+from vgrad_lab.checkpoints.report.plates import Plate, ladder_plates, study_plates
+from vgrad_lab.checkpoints.report.scores import study_rows
+from vgrad_lab.checkpoints.report.style import embed, save
+from vgrad_lab.checkpoints.report.verdict import verdict_without_rl
 
 BRACKETS = "In brackets: 90 % bootstrap intervals over the checkpoints of this one ladder."
 

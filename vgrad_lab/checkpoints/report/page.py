@@ -5,12 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 
-from vgrad_lab.checkpoints.collect import Record
-from vgrad_lab.checkpoints.plates import Plate
-from vgrad_lab.checkpoints.predictors import P_GAP
-from vgrad_lab.checkpoints.scores import Row
-from vgrad_lab.checkpoints.style import signed
-from vgrad_lab.checkpoints.verdict import correlation
+from vgrad_lab.checkpoints.report.collect import Record
+from vgrad_lab.checkpoints.report.plates import Plate
+from vgrad_lab.checkpoints.report.predictors import P_GAP
+from vgrad_lab.checkpoints.report.scores import Row
+from vgrad_lab.checkpoints.report.style import signed
+from vgrad_lab.checkpoints.report.verdict import correlation
 
 CLASS = {True: ' class="n"', False: ""}
 GLOSSARY = (
@@ -144,7 +144,7 @@ def document(title: str, lead: str, sections: Mapping[str, tuple[str, str]]) -> 
     """The whole page; sections maps an anchor to (heading, body), in order."""
     contents = "".join(f'<li><a href="#{escape(a)}">{escape(heading)}</a></li>' for a, (heading, _) in sections.items())
     body = "\n".join(f'<h2 id="{escape(a)}">{escape(heading)}</h2>\n{html}' for a, (heading, html) in sections.items())
-    css = files("vgrad_lab.checkpoints").joinpath("report.css").read_text(encoding="utf-8")
+    css = files("vgrad_lab.checkpoints.report").joinpath("report.css").read_text(encoding="utf-8")
     return (
         '<!doctype html>\n<html lang="en-GB">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
