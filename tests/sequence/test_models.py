@@ -70,6 +70,20 @@ def test_patched_transformer_equals_a_hand_computed_forward() -> None:
     assert np.abs(found.detach().numpy() - expected).max() <= ALGEBRA * np.abs(expected).max()
 
 
+@given(st.integers(1, 3), st.integers(0, 99))
+def test_gru_equals_the_library_gru(layers: int, seed: int) -> None:
+    model = build("gru", vocab=3, layers=layers, seed=seed)
+    weights = dict(model.named_parameters())
+    library = torch.nn.GRU(model.width, model.width, layers, batch_first=True, dtype=torch.float64)
+    for name, parameter in library.named_parameters():
+        kind, layer = name.rsplit("_l", 1)
+        parameter.data.copy_(weights[f"cells.{layer}.{kind}"])
+    expected = library(weights["embedding.weight"][INPUTS])[0]
+    found = trace(model, INPUTS)
+    assert float((found.head_input - expected).abs().max().detach()) <= ALGEBRA
+    assert float((found.logits - expected @ weights["head.weight"].T).abs().max().detach()) <= ALGEBRA
+
+
 def test_patched_value_carries_its_gradient() -> None:
     h = torch.zeros(8, dtype=torch.float64, requires_grad=True)
     model = build("pre", vocab=3, layers=2, seed=0)

@@ -12,6 +12,7 @@ from vgrad_lab.advantage import from_group
 from vgrad_lab.experiments import verify_value_gradient as checks
 from vgrad_lab.experiments.verify_sequence import KINDS, Kind, build
 from vgrad_lab.sequence.enumeration import (
+    all_sequences,
     expected_costate,
     expected_group_advantage,
     sequence_probability,
@@ -29,6 +30,15 @@ shapes = (
 def problem(kind: Kind, vocab: int, layers: int, horizon: int, seed: int) -> checks.Problem:
     reward = np.random.default_rng(seed).normal(size=vocab**horizon)
     return checks.Problem(build(kind, vocab=vocab, layers=layers, seed=seed), horizon, reward)
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 2])
+def test_rows_of_a_prefix_are_its_answers(tokens: int) -> None:
+    case = problem("pre", 3, 1, 3, 0)
+    cases, rows = case.after(tokens)
+    answers = all_sequences(3, 3)[rows]
+    assert torch.equal(answers[:, tokens:], cases.targets[:, cases.sampled])
+    assert torch.equal(answers[:, :tokens], cases.inputs[:, 1 : 1 + tokens])
 
 
 @settings(max_examples=25)
