@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PICTURES = {"prediction": "gain_against_prediction", "forecast": "forecast_curves", "ladder": "ladder", "entropy": "entropy_bound"}
+PICTURES = {"prediction": "gain_against_prediction", "forecast": "forecast_curves", "ladder": "ladder"}
 
 
 def main(run: Path) -> None:

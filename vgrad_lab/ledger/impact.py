@@ -154,8 +154,8 @@ IMPACT: tuple[Statement, ...] = (
     Statement(
         id="S26.forecast",
         where="derived here",
-        claim="The free-logit flow dp/ds = κ_n(p)·c·(p(1−p))², with the model's own gradient for c, forecasts the curve "
-        "of mean reward of a GRPO run from one backward pass.",
+        claim="The free-logit flow dp/ds = κ_n(p)·c·(p(1−p))², with the model's own gradient for c, forecasts the "
+        "curve of mean reward of a GRPO run from one backward pass.",
         status=Status.EMPIRICAL,
         uses=("S26.first_order",),
         tests=(
