@@ -113,10 +113,10 @@ def ladder_pretrain(
     """
     from dataclasses import replace
 
-    from vgrad_lab.checkpoints import pretrain
+    from vgrad_lab.checkpoints import embedded
 
-    settings = replace(pretrain.TINY if tiny else pretrain.LadderSettings(), seed=seed)
-    rungs = pretrain.pretrain(settings, folder, progress=not quiet, threads=threads)
+    settings = replace(embedded.TINY if tiny else embedded.LadderSettings(), seed=seed)
+    rungs = embedded.pretrain(settings, folder, progress=not quiet, threads=threads)
     typer.echo(f"{len(rungs)} checkpoints in {folder}, steps {rungs[0].step} to {rungs[-1].step}")
 
 

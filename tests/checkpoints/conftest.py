@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from vgrad_lab.checkpoints.embedded.pretrain import TINY, pretrain
 from vgrad_lab.checkpoints.ladders import Rung
 from vgrad_lab.checkpoints.loading import Checkpoint, load_checkpoint
-from vgrad_lab.checkpoints.pretrain import TINY, pretrain
 
 
 @pytest.fixture(scope="session")

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from vgrad_lab.checkpoints.corpus import stdlib_texts, texts_sha256
+from vgrad_lab.checkpoints.embedded.corpus import stdlib_texts, texts_sha256
+from vgrad_lab.checkpoints.embedded.mixture import Mixture, build_mixture, draw_batch
+from vgrad_lab.checkpoints.embedded.pretrain import TINY
+from vgrad_lab.checkpoints.embedded.records import FORMATS, HELD_OUT, common_words, record_documents
+from vgrad_lab.checkpoints.embedded.tokenizer import END, END_ID, PAD, PAD_ID, train_tokenizer
 from vgrad_lab.checkpoints.errors import UserError
-from vgrad_lab.checkpoints.mixture import Mixture, build_mixture, draw_batch
-from vgrad_lab.checkpoints.pretrain import TINY
-from vgrad_lab.checkpoints.records import FORMATS, HELD_OUT, common_words, record_documents
-from vgrad_lab.checkpoints.tokenizer import END, END_ID, PAD, PAD_ID, train_tokenizer
 
 LONG = "A docstring that has more than eighty characters, which is what the corpus takes from a module, number {}."
 WORDS = ("alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu label Answer COPY",)

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vgrad_lab.checkpoints.embedded.pretrain import TINY, checkpoint_steps
 from vgrad_lab.checkpoints.errors import UserError
 from vgrad_lab.checkpoints.ladders import RUNG_NAME, Rung, list_rungs, rung_name
-from vgrad_lab.checkpoints.pretrain import TINY, checkpoint_steps
 
 
 def checkpoint(folder: Path) -> Path:

@@ -18,25 +18,25 @@ import pytest
 import torch
 from torch.optim import Muon
 
-from vgrad_lab.checkpoints import training
 from vgrad_lab.checkpoints.atomic import TEMPORARY, new_folder, write_file
-from vgrad_lab.checkpoints.errors import UserError
-from vgrad_lab.checkpoints.ladders import list_rungs
-from vgrad_lab.checkpoints.loading import load_checkpoint
-from vgrad_lab.checkpoints.mixture import build_mixture
-from vgrad_lab.checkpoints.optim import build_optimisers, learning_rate_factor
-from vgrad_lab.checkpoints.pretrain import (
+from vgrad_lab.checkpoints.embedded import training
+from vgrad_lab.checkpoints.embedded.mixture import build_mixture
+from vgrad_lab.checkpoints.embedded.optim import build_optimisers, learning_rate_factor
+from vgrad_lab.checkpoints.embedded.pretrain import (
     TINY,
     LadderSettings,
     checkpoint_steps,
     pretrain,
     settings_identity,
 )
+from vgrad_lab.checkpoints.errors import UserError
+from vgrad_lab.checkpoints.ladders import list_rungs
+from vgrad_lab.checkpoints.loading import load_checkpoint
 from vgrad_lab.tolerances import ALGEBRA, PLANTED_FAULT
 
 SCRIPT = """
 import sys
-from vgrad_lab.checkpoints.pretrain import TINY, pretrain
+from vgrad_lab.checkpoints.embedded.pretrain import TINY, pretrain
 rungs = pretrain(TINY, sys.argv[1], progress=False, threads=1)
 print(len(rungs), "torch" in sys.modules)
 """
@@ -165,7 +165,14 @@ def test_other_text_is_refused(kind: str, ladder: Path) -> None:
     assert len(pretrain(TINY, ladder)) == 4
     shutil.rmtree(ladder / "step000040")
     with pytest.raises(UserError, match=rf"begun with Python 3.99.0 on other text \({kind} differs .*new folder"):
-        pretrain(TINY, ladder)
+        pretrain(TINY, ladder, threads=1)
+
+
+def test_other_thread_count_is_refused_for_an_unfinished_ladder(ladder: Path) -> None:
+    assert len(pretrain(TINY, ladder, threads=2)) == 4
+    shutil.rmtree(ladder / "step000040")
+    with pytest.raises(UserError, match="begun with 1 threads, 2 asked"):
+        pretrain(TINY, ladder, threads=2)
 
 
 def test_other_folders_are_refused(tmp_path: Path, ladder: Path) -> None:

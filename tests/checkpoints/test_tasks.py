@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vgrad_lab.checkpoints.embedded.records import HELD_OUT
 from vgrad_lab.checkpoints.errors import UserError
 from vgrad_lab.checkpoints.loading import Checkpoint
-from vgrad_lab.checkpoints.records import HELD_OUT
 from vgrad_lab.checkpoints.tasks import LabelCopy, draw_prompts, encode_prompts, prompt_text, task_identity
 from vgrad_lab.tolerances import ALGEBRA
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from vgrad_lab.checkpoints.atomic import require_writable
+from vgrad_lab.checkpoints.embedded import TINY as TINY_LADDER
+from vgrad_lab.checkpoints.embedded import LadderSettings, pretrain
 from vgrad_lab.checkpoints.grpo import GrpoSettings, default_settings
-from vgrad_lab.checkpoints.pretrain import TINY as TINY_LADDER
-from vgrad_lab.checkpoints.pretrain import LadderSettings, pretrain
 from vgrad_lab.checkpoints.probe import MeasureSettings
 from vgrad_lab.checkpoints.report import write_report
 from vgrad_lab.checkpoints.store import export, read_records

@@ -17,19 +17,19 @@ from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, Olmo2Config
 
 from vgrad_lab.checkpoints.atomic import new_folder
-from vgrad_lab.checkpoints.errors import UserError
-from vgrad_lab.checkpoints.ladders import is_checkpoint, rung_name
-from vgrad_lab.checkpoints.loading import quiet
-from vgrad_lab.checkpoints.mixture import Mixture, draw_batch
-from vgrad_lab.checkpoints.optim import (
+from vgrad_lab.checkpoints.embedded.mixture import Mixture, draw_batch
+from vgrad_lab.checkpoints.embedded.optim import (
     build_optimisers,
     learning_rate_factor,
     load_state,
     save_state,
     set_learning_rate,
 )
-from vgrad_lab.checkpoints.pretrain import RESUME_PREFIX, TRAINING_FILE, LadderSettings, checkpoint_steps
-from vgrad_lab.checkpoints.tokenizer import END_ID, PAD_ID
+from vgrad_lab.checkpoints.embedded.pretrain import RESUME_PREFIX, TRAINING_FILE, LadderSettings, checkpoint_steps
+from vgrad_lab.checkpoints.embedded.tokenizer import END_ID, PAD_ID
+from vgrad_lab.checkpoints.errors import UserError
+from vgrad_lab.checkpoints.ladders import is_checkpoint, rung_name
+from vgrad_lab.checkpoints.loading import quiet
 
 EMA_DECAY = 0.95
 

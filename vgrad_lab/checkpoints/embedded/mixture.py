@@ -9,11 +9,11 @@ import numpy as np
 from jaxtyping import Int64
 from numpy import ndarray
 
-from vgrad_lab.checkpoints.corpus import stdlib_texts, texts_sha256
+from vgrad_lab.checkpoints.embedded.corpus import stdlib_texts, texts_sha256
+from vgrad_lab.checkpoints.embedded.pretrain import LadderSettings
+from vgrad_lab.checkpoints.embedded.records import common_words, record_documents
+from vgrad_lab.checkpoints.embedded.tokenizer import END_ID, train_tokenizer
 from vgrad_lab.checkpoints.errors import UserError
-from vgrad_lab.checkpoints.pretrain import LadderSettings
-from vgrad_lab.checkpoints.records import common_words, record_documents
-from vgrad_lab.checkpoints.tokenizer import END_ID, train_tokenizer
 
 VALIDATE_EVERY = 20
 """Every 20th text of the corpus is held out for the validation loss; some repeat passages of texts that are not."""

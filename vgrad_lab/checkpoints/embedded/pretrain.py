@@ -6,7 +6,7 @@ import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from vgrad_lab.checkpoints.atomic import TEMPORARY, remove_temporary, write_file
+from vgrad_lab.checkpoints.atomic import TEMPORARY, remove_temporary, require_writable, write_file
 from vgrad_lab.checkpoints.errors import UserError
 from vgrad_lab.checkpoints.ladders import Rung, is_checkpoint, list_rungs, rung_name
 
@@ -118,12 +118,20 @@ def pretrain(
     folder = Path(folder)
     begun = _read_settings(settings, folder)
     if not (begun and all(is_checkpoint(folder / rung_name(step)) for step in checkpoint_steps(settings))):
-        from vgrad_lab.checkpoints.mixture import build_mixture  # torch and transformers take seconds to import
-        from vgrad_lab.checkpoints.training import train
+        from vgrad_lab.checkpoints.embedded.mixture import (
+            build_mixture,  # torch and transformers take seconds to import
+        )
+        from vgrad_lab.checkpoints.embedded.training import train
 
+        if begun and begun.get("threads") != threads:
+            raise UserError(
+                f"the ladder in {folder} was begun with {begun.get('threads')} threads, {threads} asked, and the weights "
+                "depend on that; continue with the same number, or give another folder"
+            )
+        require_writable(folder)
         mixture = build_mixture(settings)
         data = {"corpus_sha256": mixture.corpus_sha256, "data_sha256": mixture.data_sha256}
-        _write_settings(settings, folder, begun, data)
+        _write_settings(settings, folder, begun, data, threads)
         train(settings, mixture, folder, progress=progress, threads=threads)
     for state in folder.glob(f"{RESUME_PREFIX}*"):
         state.unlink()
@@ -157,7 +165,9 @@ def _read_settings(settings: LadderSettings, folder: Path) -> dict[str, object]:
     return recorded
 
 
-def _write_settings(settings: LadderSettings, folder: Path, begun: dict[str, object], data: dict[str, str]) -> None:
+def _write_settings(
+    settings: LadderSettings, folder: Path, begun: dict[str, object], data: dict[str, str], threads: int
+) -> None:
     """Record settings and data of a new ladder, or check that an old one is continued on the same data."""
     differing = [name.removesuffix("_sha256") for name, value in data.items() if begun and begun.get(name) != value]
     if differing:
@@ -166,13 +176,13 @@ def _write_settings(settings: LadderSettings, folder: Path, begun: dict[str, obj
             f"under this Python {platform.python_version()} and these library versions); finish it with the versions "
             "it was begun with, or begin a new folder"
         )
-    folder.mkdir(parents=True, exist_ok=True)
     remove_temporary(folder)
     if not begun:
         record = {
             "identity": settings_identity(settings),
             "settings": asdict(settings),
             **data,
+            "threads": threads,
             "python": platform.python_version(),
         }
         write_file(folder / SETTINGS_FILE, json.dumps(record, indent=2) + "\n")

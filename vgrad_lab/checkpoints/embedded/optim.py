@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import AdamW, Muon, Optimizer
 
 from vgrad_lab.checkpoints.atomic import write_file
-from vgrad_lab.checkpoints.pretrain import LadderSettings
+from vgrad_lab.checkpoints.embedded.pretrain import LadderSettings
 
 PEAK = "peak_lr"
 """Key of a parameter group's learning rate before the schedule."""
