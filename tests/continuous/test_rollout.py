@@ -48,6 +48,21 @@ def test_arrays_without_their_memory_give_the_same_gradients(spec: Spec) -> None
 
 
 @given(specs())
+def test_memory_of_another_rollout_or_policy_is_not_used(spec: Spec) -> None:
+    system = build(spec)
+    environment, policy, played = system.environment, system.policy, system.rollout
+    moved = replace(policy, theta=policy.theta + 0.1)
+    half = replace(played, **{n: getattr(played, n)[:1] for n in ("state", "action", "noise_draw", "reward")})
+    shifted = replace(played, state=played.state + 0.1)
+    for p, r in ((moved, played), (policy, half), (policy, shifted)):
+        found, expected = (
+            pathwise_gradient(e, p, replace(r, columns=c), discount=system.discount)
+            for e, c in ((environment, r.columns), (by_functions(environment), None))
+        )
+        assert_close(found, expected, ALGEBRA)
+
+
+@given(specs())
 def test_mean_gradient_is_the_mean(spec: Spec) -> None:
     system = build(spec)
     arguments = system.environment, system.policy, system.rollout

@@ -45,7 +45,7 @@ def costate(
         return _by_jacobians(environment, policy, rollout, discount).costate
     batch, nodes, size = rollout.state.shape
     result = np.empty((nodes, size, batch))
-    for _ in adjoint_blocks(*parts, columns_of(parts[0], parts[2], rollout), rollout.reward.T, discount, result):
+    for _ in adjoint_blocks(*parts, columns_of(*parts, rollout), discount, result):
         pass
     return result.transpose(2, 0, 1)
 
@@ -61,14 +61,14 @@ def adjoint(environment: Environment, policy: ShiftPolicy, rollout: Rollout, *, 
         return _by_jacobians(environment, policy, rollout, discount)
     (batch, nodes, size), (horizon, action_size) = rollout.state.shape, rollout.action.shape[1:]
     result, actions = np.empty((nodes, size, batch)), np.empty((horizon, action_size, batch))
-    columns = columns_of(parts[0], parts[2], rollout)
-    for block, gradient, _ in adjoint_blocks(*parts, columns, rollout.reward.T, discount, result):
+    columns = columns_of(*parts, rollout)
+    for block, gradient, _ in adjoint_blocks(*parts, columns, discount, result):
         actions[block] = gradient
     return Adjoint(result.transpose(2, 0, 1), actions.transpose(2, 0, 1))
 
 
 def adjoint_blocks(
-    dynamics: Map, payoff: Payoff, mean: Map, columns: Columns, reward: ndarray, discount: float, costate: ndarray
+    dynamics: Map, payoff: Payoff, mean: Map, columns: Columns, discount: float, costate: ndarray
 ) -> Iterator[tuple[slice, ndarray, ndarray | None]]:
     """Fill ``costate`` (T1,S,B) from the end; yield each block of time, its ∂R_t/∂a_t (time,A,B) and the mean's slope.
 
@@ -86,7 +86,7 @@ def adjoint_blocks(
     for block in reversed(cuts):
         steps = block.stop - block.start
         total = work[:steps]
-        payoffs.gradient_columns(payoff, slopes, x[block], reward[block], total)
+        payoffs.gradient_columns(payoff, slopes, x[block], columns.reward[block], total)
         slope, mean_slope = (
             None if tape is None or space is None else maps.slope_columns(tape[block], space[:steps])
             for tape, space in zip((columns.dynamics_tape, columns.mean_tape), spaces, strict=True)

@@ -53,8 +53,8 @@ def _pathwise(
         return per_sample if total.ndim == 2 else per_sample.sum(1), found.costate
     batch, nodes, size = rollout.state.shape
     costate = np.empty((nodes, size, batch))
-    columns = columns_of(parts[0], parts[2], rollout)
-    for block, gradient, slope in adjoint_blocks(*parts, columns, rollout.reward.T, discount, costate):
+    columns = columns_of(*parts, rollout)
+    for block, gradient, slope in adjoint_blocks(*parts, columns, discount, costate):
         tape = None if columns.mean_tape is None else columns.mean_tape[block]
         np.multiply(gradient, weight[block, None, None], gradient)
         maps.add_parameter_gradient(parts[2], columns.x[block, :size], tape, slope, gradient, total)

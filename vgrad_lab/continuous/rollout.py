@@ -23,16 +23,25 @@ _BLOCK_BYTES = 1 << 18
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """Memory of a rollout in place: x = (s, a) as (T1, S+A, B), and what tanh layers keep for the way back."""
+    """Memory of a rollout in place: x = (s, a) as (T1, S+A, B), rewards, and what tanh layers keep for the way back.
+
+    dynamics and parameters (those of the mean action) say whose tapes these are.
+    """
 
     x: Float[ndarray, "T1 SA B"]
+    reward: Float[ndarray, "T B"]
     dynamics_tape: Float[ndarray, "T hidden B"] | None
     mean_tape: Float[ndarray, "T width B"] | None
+    dynamics: Map
+    parameters: Float[ndarray, " P"]
 
 
 @dataclass(frozen=True, eq=False)
 class Rollout:
-    """B rollouts of T steps. reward is per step; columns is private memory, None for arrays from elsewhere."""
+    """B rollouts of T steps. reward is per step; columns is private memory, None for arrays from elsewhere.
+
+    Where the rollout ran in place, state, action and reward are read-only views of that memory: copy before a change.
+    """
 
     state: Float[ndarray, "B T1 S"]
     action: Float[ndarray, "B T A"]
@@ -158,19 +167,24 @@ def _in_place(dynamics: Map, payoff: Payoff, mean: Map, initial_state: ndarray, 
                 np.add(following, drift, following)
         steps = block.stop - block.start
         payoffs.reward_columns(payoff, slopes, x[block], work[:steps], reward[block])
-    return Rollout(
-        state=x[:, :size].transpose(2, 0, 1),
-        action=x[:-1, size:].transpose(2, 0, 1),
-        noise_draw=noise_draw,
-        reward=reward.T,
-        columns=Columns(x, *tapes),
-    )
+    views = x[:, :size].transpose(2, 0, 1), x[:-1, size:].transpose(2, 0, 1), reward.T
+    for view in views:
+        view.flags.writeable = False
+    columns = Columns(x, reward, *tapes, dynamics, maps.flatten(mean))
+    return Rollout(state=views[0], action=views[1], noise_draw=noise_draw, reward=views[2], columns=columns)
 
 
-def columns_of(dynamics: Map, mean: Map, played: Rollout) -> Columns:
-    """The rollout's own memory, or the same built from its public arrays."""
-    if played.columns is not None:
-        return played.columns
+def columns_of(dynamics: Map, payoff: Payoff, mean: Map, played: Rollout) -> Columns:
+    """The rollout's own memory where it still is that of these arrays and maps, or the same built anew."""
+    own = played.columns
+    if (
+        own is not None
+        and own.dynamics is dynamics
+        and np.array_equal(own.parameters, maps.flatten(mean))
+        and all(np.may_share_memory(own.x, part) for part in (played.state, played.action))
+        and own.x.shape[::2] == played.state.shape[1::-1]
+    ):
+        return own
     horizon, batch = played.action.shape[1], len(played.action)
     padded = np.concatenate([played.action, np.zeros_like(played.action[:, :1])], axis=1)
     x = np.ascontiguousarray(np.concatenate([played.state, padded], axis=2).transpose(1, 2, 0))
@@ -179,4 +193,6 @@ def columns_of(dynamics: Map, mean: Map, played: Rollout) -> Columns:
     for m, tape, rows in ((dynamics, tapes[0], slice(None)), (mean, tapes[1], slice(size))):
         if tape is not None:
             tape[:] = np.tanh(m.inner @ x[:-1, rows] + m.shift[:, None])
-    return Columns(x, *tapes)
+    reward = np.empty((horizon, batch))
+    payoffs.reward_columns(payoff, payoffs.slopes(payoff), x[:-1], np.empty_like(x[:-1]), reward)
+    return Columns(x, reward, *tapes, dynamics, maps.flatten(mean))

@@ -60,7 +60,7 @@ def score_and_pathwise(
         above, below = density * reward(np.nextafter(action, sides))
         jump += float(above - below)
     return OneStep(
-        score_function=float(-(w @ (reward(mean + x) * noise.score(x)))),
+        score_function=0.0 - float(w @ (reward(mean + x) * noise.score(x))),
         pathwise=float(w @ slope(mean + x)),
         jump=jump,
         truth=float(truth),
