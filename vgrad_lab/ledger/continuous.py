@@ -82,7 +82,7 @@ CONTINUOUS: tuple[Statement, ...] = (
     Statement(
         id="S03.variance",
         where="after eq. 3, derived here",
-        claim="For c = sin ωx, x ~ N(0, 1), the pathwise form has the smaller variance below ω = 1.109, the larger above.",
+        claim="For c = sin ωx, x ~ N(θ, 1) at θ = 0, the pathwise variance is the smaller one below ω = 1.109 only.",
         status=Status.HOLDS,
         tests=(_TESTS + "test_s03.py::test_variances", _TESTS + "test_s03.py::test_flip"),
         evidence=(_STEP + "s03_variance",),
