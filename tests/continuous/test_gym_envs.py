@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from itertools import product
 
 import gymnasium
 import numpy as np
@@ -9,16 +10,17 @@ from gymnasium.utils.env_checker import check_env
 from vgrad_lab.continuous import gym_envs
 from vgrad_lab.continuous.policies import linear_policy
 from vgrad_lab.continuous.rollout import rollout
+from vgrad_lab.registration import ENVIRONMENTS, register_environments
 from vgrad_lab.tolerances import ALGEBRA
 
 
-@pytest.mark.parametrize("name", gym_envs.IDS)
+@pytest.mark.parametrize("name", ENVIRONMENTS)
 @pytest.mark.parametrize("render_mode", [None, "rgb_array"])
 def test_check_env(name: str, render_mode: str | None) -> None:
     check_env(gymnasium.make(name, render_mode=render_mode).unwrapped)
 
 
-@pytest.mark.parametrize("name", gym_envs.IDS)
+@pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_episode_equals_the_core_rollout(name: str) -> None:
     env = gymnasium.make(name, horizon=20, state_size=3, action_size=1, system_seed=5).unwrapped
     state, _ = env.reset(seed=1)
@@ -32,7 +34,7 @@ def test_episode_equals_the_core_rollout(name: str) -> None:
         assert truncated is (t == 19)
 
 
-@pytest.mark.parametrize("name", gym_envs.IDS)
+@pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_extreme_actions_stay_in_the_observation_space(name: str) -> None:
     env = gymnasium.make(name, horizon=200).unwrapped
     rng = np.random.default_rng(0)
@@ -43,14 +45,15 @@ def test_extreme_actions_stay_in_the_observation_space(name: str) -> None:
 
 
 def test_make_imports_the_module_in_a_fresh_process() -> None:
-    code = "import gymnasium; e = gymnasium.make('vgrad_lab.continuous.gym_envs:{}'); print(e.reset(seed=0)[0].shape)"
-    for name in gym_envs.IDS:
+    alone = "import gymnasium; e = gymnasium.make('vgrad_lab:{}'); print(e.reset(seed=0)[0].shape)"
+    package = "import gymnasium, vgrad_lab; e = gymnasium.make('{}'); print(e.reset(seed=0)[0].shape)"
+    for name, code in product(ENVIRONMENTS, (alone, package)):
         command = [sys.executable, "-W", "error", "-c", code.format(name)]
         assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "(4,)"
 
 
 def test_registering_twice_is_silent_and_bad_input_is_not() -> None:
-    gym_envs.register_envs()
+    register_environments()
     env = gym_envs.tanh_network_env()
     env.reset(seed=0)
     assert env.render() is None

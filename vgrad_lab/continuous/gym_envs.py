@@ -1,7 +1,7 @@
 """Ordinary Gymnasium environments over the functional core: one row of the batch, a finite horizon by truncation.
 
-Gymnasium loads no plugins since 1.0: import this module and the ids in ``IDS`` are registered, or let ``make`` import
-it, ``gymnasium.make("vgrad_lab.continuous.gym_envs:vgrad_lab/LinearQuadratic-v0")``, which works in any process.
+``import vgrad_lab`` registers them (see ``vgrad_lab.registration``); where only Gymnasium is imported, say
+``gymnasium.make("vgrad_lab:vgrad_lab/LinearQuadratic-v0")`` and it imports the package itself.
 
 Gymnasium's conventions ask for actions in [−1, 1] and bounded observations; actions outside are clipped to the box, so
 costates of these environments are those of the core only while the policy stays inside.
@@ -18,19 +18,6 @@ from vgrad_lab.continuous import environments
 from vgrad_lab.continuous.environments import Environment
 
 _PIXELS = 64
-_MAKERS = {
-    "vgrad_lab/LinearQuadratic-v0": "vgrad_lab.continuous.gym_envs:linear_quadratic_env",
-    "vgrad_lab/TanhNetwork-v0": "vgrad_lab.continuous.gym_envs:tanh_network_env",
-}
-IDS: tuple[str, ...] = tuple(_MAKERS)
-"""The registered environments."""
-
-
-def register_envs() -> None:
-    """Register the environments of this floor with Gymnasium; runs when this module is imported, repeats do nothing."""
-    for name in IDS:
-        if name not in gymnasium.registry:
-            gymnasium.register(id=name, entry_point=_MAKERS[name])
 
 
 class FunctionalEnv(gymnasium.Env[ndarray, ndarray]):
@@ -123,6 +110,3 @@ def tanh_network_env(
     assert core.dynamics.outer is not None
     bound = max(1.0, float(np.abs(core.dynamics.outer).sum(1).max()))
     return FunctionalEnv(_bounded_start(core), bound=bound, horizon=horizon, render_mode=render_mode)
-
-
-register_envs()

@@ -125,8 +125,8 @@ def pretrain(
 
         if begun and begun.get("threads") != threads:
             raise UserError(
-                f"the ladder in {folder} was begun with {begun.get('threads')} threads, {threads} asked, and the weights "
-                "depend on that; continue with the same number, or give another folder"
+                f"the ladder in {folder} was begun with {begun.get('threads')} threads, {threads} asked, and the "
+                "weights depend on that; continue with the same number, or give another folder"
             )
         require_writable(folder)
         mixture = build_mixture(settings)
