@@ -34,6 +34,13 @@ def signed(x: float | None) -> str:
     return "undefined" if x is None else f"{x:+.2f}"
 
 
+def across(result: dict[str, Any], optimizer: str, name: str) -> str:
+    """Smallest and largest Spearman over the other pretraining seeds."""
+    values = [other["spearman"][optimizer][name] for other in result["other_seeds"]]
+    defined = [v for v in values if v is not None]
+    return f"{signed(min(defined))} … {signed(max(defined))}" if defined else "–"
+
+
 def results_block(result: dict[str, Any]) -> str:
     """README's table of predictors, from the committed results file."""
     lines = []
@@ -43,18 +50,30 @@ def results_block(result: dict[str, Any]) -> str:
             f"**{study['optimizer']}, learning rate {study['learning_rate']:g}** "
             f"({result['checkpoints']} checkpoints, {len(result['rl_seeds'])} RL seeds, one pretraining seed)",
             "",
-            "| predictor | Spearman with the gain [90 %] | with R_after: alone / z(R)+z(·) | regret |",
-            "|---|---|---|---|",
+            "| predictor | Spearman with the gain [90 %] | other pretraining seeds | with R_after: alone / z(R)+z(·) "
+            "| regret |",
+            "|---|---|---|---|---|",
         ]
         for name in SHOWN:
             r = rows[name]
-            lines.append(
-                f"| {name} | {signed(r['spearman'])} [{signed(r['low'])}, {signed(r['high'])}] "
-                f"| {signed(r['spearman_after'])} / {signed(r['spearman_combined'])} | {r['regret']:.3f} |"
+            cells = (
+                name,
+                f"{signed(r['spearman'])} [{signed(r['low'])}, {signed(r['high'])}]",
+                across(result, study["optimizer"], name),
+                f"{signed(r['spearman_after'])} / {signed(r['spearman_combined'])}",
+                f"{r['regret']:.3f}",
             )
+            lines.append("| " + " | ".join(cells) + " |")
         r2 = rows["forecast"]["r_squared"]
         error = study["forecast_mean_absolute_error"]
-        lines += ["", f"Forecast without any RL step: R² = {r2:.2f} for the gain, mean absolute error {error:.3f}.", ""]
+        more = ", ".join(f"{other['forecast_r_squared'][study['optimizer']]:.2f}" for other in result["other_seeds"])
+        also = f" (other pretraining seeds: {more})" if more else ""
+        lines += [
+            "",
+            f"Forecast without any RL step: R² = {r2:.2f} for the gain{also}, mean absolute error of the curve "
+            f"{error:.3f}.",
+            "",
+        ]
     v = result["versions"]
     lines.append(
         f"From `{result['command']}` on {result['device']}, seed {result['ladder']['settings']['seed']}: Python "

@@ -7,33 +7,52 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = {"prediction": "gain_against_prediction", "forecast": "forecast_curves", "ladder": "ladder"}
 
 
-def main(run: Path) -> None:
-    """Write docs/results/embedded.json and embedded.records.jsonl, and the pictures that README shows."""
-    records = run / "records.jsonl"
+def read(run: Path, name: str) -> Any:
+    """A JSON file of a finished run."""
     if not (run / "summary.json").is_file():
-        sys.exit(f"{run} holds no finished run; run `make reproduce` first")
+        sys.exit(f"{run} holds no finished run; run `vgrad reproduce --out {run}` first")
+    return json.loads((run / name).read_text(encoding="utf-8"))
+
+
+def other_seed(run: Path) -> dict[str, Any]:
+    """Pretraining seed, Spearman with the gain of each predictor, and the forecast's R², per optimiser."""
+    studies = {study["optimizer"]: study for study in read(run, "summary.json")["studies"]}
+    return {
+        "seed": read(run, "ladder/settings.json")["settings"]["seed"],
+        "spearman": {o: {r["predictor"]: r["spearman"] for r in s["predictors"]} for o, s in studies.items()},
+        "forecast_r_squared": {o: s["predictors"][-1]["r_squared"] for o, s in studies.items()},
+        "forecast_mean_absolute_error": {o: s["forecast_mean_absolute_error"] for o, s in studies.items()},
+    }
+
+
+def main(run: Path, others: list[Path]) -> None:
+    """Write docs/results/embedded.json and embedded.records.jsonl, and the pictures that README shows."""
+    records, target = run / "records.jsonl", ROOT / "docs" / "results" / "embedded.json"
+    summary = read(run, "summary.json")
     rows = [json.loads(line) for line in records.read_text(encoding="utf-8").splitlines()]
     if failed := [r["unit"] for r in rows if r["status"] != "done"]:
         sys.exit(f"{run} has failed units: {', '.join(failed)}")
-    settings = json.loads((run / "ladder" / "settings.json").read_text(encoding="utf-8"))
+    kept = json.loads(target.read_text(encoding="utf-8")).get("other_seeds", []) if target.is_file() else []
     result = {
         "command": "vgrad reproduce",
         "device": rows[0]["device"],
         "versions": rows[0]["versions"],
-        "ladder": settings,
+        "ladder": read(run, "ladder/settings.json"),
         "checkpoints": len({r["checkpoint"]["sha256"] for r in rows}),
         "rl_seeds": sorted({r["seed"] for r in rows if r["stage"] == "rl"}),
-        "summary": json.loads((run / "summary.json").read_text(encoding="utf-8")),
+        "other_seeds": [other_seed(other) for other in others] or kept,
+        "summary": summary,
     }
     folder = ROOT / "docs" / "results"
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(result, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-    (folder / "embedded.json").write_text(text, encoding="utf-8")
+    target.write_text(text, encoding="utf-8")
     shutil.copyfile(records, folder / "embedded.records.jsonl")
     images = ROOT / "docs" / "images"
     images.mkdir(exist_ok=True)
@@ -44,4 +63,5 @@ def main(run: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/embedded"))
+    first, *more = [Path(a) for a in sys.argv[1:]] or [Path("runs/embedded")]
+    main(first, more)
