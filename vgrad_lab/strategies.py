@@ -11,6 +11,11 @@ from hypothesis.extra.numpy import arrays
 from hypothesis.strategies import SearchStrategy
 from numpy import ndarray
 
+CONTINUOUS_NOISES = ("gaussian", "laplace", "logistic", "student_t", "triangle", "epanechnikov", "gamma")
+"""Names of the noises whose density has no jump: Lemma 1 holds for them."""
+JUMPING_NOISES = ("uniform", "exponential", "truncated_gaussian")
+"""Names of the noises whose density jumps."""
+
 
 class RolloutShape(NamedTuple):
     """Sizes of a rollout: B, T, S, A."""
@@ -78,7 +83,7 @@ def linear_systems(draw: Any, *, max_state: int = 5, max_action: int = 3, norm: 
 
 
 def noises(names: tuple[str, ...] = ("gaussian", "laplace", "logistic")) -> SearchStrategy[tuple[str, float]]:
-    """A noise's name and a scale in [1/4, 4]; the default names are those whose density has no jump."""
+    """A noise's name and a scale in [1/4, 4]; the default names are the smooth ones and the kinked Laplace."""
     return st.tuples(st.sampled_from(names), st.integers(-8, 8).map(lambda i: 2.0 ** (i / 4)))
 
 
