@@ -49,6 +49,15 @@ def test_readme_blocks_are_in_step() -> None:
     assert "Spearman" in text
 
 
+def test_readme_code_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})
+    assert capsys.readouterr().out.startswith("[")
+
+
 def test_readme_links_exist() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     targets = {t.split("#")[0] for t in re.findall(r"\]\(([^)\s]+)\)", text) if not t.startswith("http")}
