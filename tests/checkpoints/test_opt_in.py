@@ -1,4 +1,4 @@
-"""The opt-in tier: the full-size ladder learns to copy, and TRL's trainer gains what ours does. Minutes, `--all` only."""
+"""The opt-in tier (`--all`, minutes): the full-size ladder learns to copy; TRL gains what ours does."""
 
 import importlib.util
 from pathlib import Path
