@@ -58,7 +58,7 @@ def custom(
     breaks: tuple[float, ...] = (),
     jumps: tuple[tuple[float, float], ...] = (),
     chart: Chart | None = None,
-    count: int = 64,
+    count: int = 128,
 ) -> Noise:
     """A noise from its functions; the quadrature follows. ``vgrad_lab.verify.check_policy`` tests that they agree.
 
@@ -79,7 +79,7 @@ def custom(
 
 
 def panels(
-    support: tuple[float, float], breaks: tuple[float, ...], *, count: int = 64
+    support: tuple[float, float], breaks: tuple[float, ...], *, count: int = 128
 ) -> tuple[Float[ndarray, " n"], Float[ndarray, " n"]]:
     """Nodes and weights of ∫ over ``support`` by 20-point Gauss–Legendre panels, none of which straddles a break.
 
