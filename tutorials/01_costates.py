@@ -417,7 +417,7 @@ print("λ_1 of a swing of 50 steps:", np.round(costate(repaired, swing, played, 
 my_age = math.ceil(math.log(0.01) / math.log(0.95 * 0.95))
 
 # %%
-weights = reach(loop(0.95 * turn), passive, 80)
+weights = reach(loop(0.95 * turn), passive, 200)
 below = int(np.argmax(weights < 0.01))
 assert my_age == below, f"the weight at age {my_age} is {weights[my_age]:.4f}; the first below 0.01 is another"
 print(f"right: age {below}, weight {weights[below]:.4f}")

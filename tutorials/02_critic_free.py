@@ -444,5 +444,5 @@ for x in (0.9 * my_limit, 1.1 * my_limit, 3 * my_limit):
 # * Leave-one-out gives the exact policy gradient without a critic; a critic could only lower the noise.
 # * Own mean: $(n-1)/n$. Standardised binary rewards: $\kappa_n(p)$, a weighting of prompts. Other rewards: a bent reward
 #   that can push a token the wrong way.
-# * The reward belongs into $\hat A$ once, and $\hat A$ is what carries the signal.
+# * The reward belongs in $\hat A$ once, and $\hat A$ is what carries the signal.
 # * The backward signal averages to the value gradient where the reward sees tokens only; else add the direct path.
