@@ -26,8 +26,8 @@ from vgrad_lab.checkpoints import grpo, probe
 from vgrad_lab.checkpoints.atomic import write_file
 from vgrad_lab.checkpoints.loading import Checkpoint, load_checkpoint
 from vgrad_lab.checkpoints.store import canonical
-from vgrad_lab.checkpoints.sweep import versions
 from vgrad_lab.checkpoints.tasks import LabelCopy, PromptBatch, draw_prompts, encode_prompts
+from vgrad_lab.provenance import versions
 
 
 def median_seconds(calls: dict[str, Any], repeats: int) -> dict[str, float]:

@@ -15,8 +15,8 @@ from pathlib import Path
 from vgrad_lab.checkpoints.atomic import write_file
 from vgrad_lab.checkpoints.embedded.mixture import build_mixture
 from vgrad_lab.checkpoints.store import canonical
-from vgrad_lab.checkpoints.sweep import versions
 from vgrad_lab.experiments import embedded_ladder
+from vgrad_lab.provenance import versions
 
 
 def main() -> None:

@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import os
-import platform
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -11,7 +10,6 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +22,7 @@ from vgrad_lab.checkpoints.loading import content_identity, load_checkpoint
 from vgrad_lab.checkpoints.probe import MeasureSettings, measure
 from vgrad_lab.checkpoints.store import digest, publish, read_records
 from vgrad_lab.checkpoints.tasks import LabelCopy, task_identity
+from vgrad_lab.provenance import versions
 
 PROTOCOL_VERSION = 1
 """Raise it whenever the same settings would mean different work: old records then stay apart."""
@@ -86,12 +85,6 @@ def training_facts(rung: Path) -> dict[str, Any]:
     """What a pretraining run wrote beside its weights (``training.json``); empty for a checkpoint from elsewhere."""
     file = rung / "training.json"
     return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
-
-
-def versions() -> dict[str, str]:
-    """Versions that a result depends on."""
-    packages = ("vgrad_lab", "torch", "transformers", "tokenizers", "numpy")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
 def _record(unit: Unit) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from vgrad_lab.provenance import versions
 from vgrad_lab.sequence.credit_flow import credit_norms, lag_profile
 from vgrad_lab.sequence.recurrent import GRU, RecurrentSpec
 from vgrad_lab.sequence.tasks import RecallTask, draw_recall
@@ -83,7 +84,7 @@ def plot(result: dict[str, Any], folder: Path) -> list[Path]:
 def main(folder: Path, *, tiny: bool = False, seed: int = 0) -> list[Path]:
     """Run, then write credit_flow.json and the figure into ``folder``; returns the paths."""
     result = run(replace(TINY if tiny else SETTINGS, seed=seed))
-    result["score"] = score(result)
+    result |= {"score": score(result), "command": "vgrad credit", "versions": versions(), "device": "cpu"}
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "credit_flow.json"
     path.write_text(json.dumps(result, allow_nan=False, sort_keys=True) + "\n", encoding="utf-8")
