@@ -271,8 +271,8 @@ for name, found, spread, right in zip(("K₁", "K₂", "b"), sampled.mean(0), sa
 # ## 6 · How far back does credit reach?
 # Unroll the recursion: reward $k$ enters $\lambda_1$ through
 # $\gamma^{k-1}(Df_{k-1}\cdots Df_1)^\top Dr_k$. In a linear loop all $Df$ are one matrix $M$, and
-# $\gamma^{k-1}\|M^{k-1}\|$ goes like $(\gamma\rho)^{k-1}$ with $\rho$ the **spectral radius** (largest $|$eigenvalue$|$)
-# of $M$: credit fades for $\gamma\rho<1$ and explodes for $\gamma\rho>1$. Only in the long run: a shear (eigenvalues
+# $\gamma^{k-1}\|M^{k-1}\|$ goes like $(\gamma\rho)^{k-1}$ with $\rho$ the **spectral radius** of $M$ (the
+# largest modulus of an eigenvalue): credit fades for $\gamma\rho<1$ and explodes for $\gamma\rho>1$. Only in the long run: a shear (eigenvalues
 # small, but one direction feeding the other) lets credit grow first and fade later. In the tanh network every rollout
 # has its own Jacobians.
 
