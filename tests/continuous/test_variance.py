@@ -1,0 +1,183 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.continuous.systems import Spec, assert_close, build, specs
+from tests.helpers import unchecked
+from vgrad_lab import strategies
+from vgrad_lab.continuous import environments, noise, oracles, variance
+from vgrad_lab.continuous.estimators import pathwise_gradient, score_function_gradient
+from vgrad_lab.continuous.policies import linear_policy
+from vgrad_lab.continuous.rollout import rollout, sample_rollout
+from vgrad_lab.experiments.verify_continuous_one_step import s03_flip, sine_variances
+from vgrad_lab.stats import assert_mean_close
+from vgrad_lab.tolerances import ALGEBRA, CLOSED_FORM, PLANTED_FAULT, QUADRATURE
+
+COSTS = {
+    "linear": (lambda a, w: a, lambda a, w: np.ones_like(a)),
+    "square": (lambda a, w: a**2, lambda a, w: 2 * a),
+    "sine": (lambda a, w: np.sin(w * a), lambda a, w: w * np.cos(w * a)),
+}
+
+
+@pytest.mark.parametrize("cost", list(COSTS))
+@given(strategies.grid_arrays(1, bound=2.0), strategies.noises(("gaussian",)), st.integers(1, 24))
+def test_one_step_moments_against_quadrature(
+    cost: str, mean: np.ndarray, law: tuple[str, float], quarters: int
+) -> None:
+    theta, scale = float(mean[0]), law[1]
+    frequency = quarters / 4 / max(1.0, scale)
+    found = variance.one_step_moments(cost, mean=theta, scale=scale, frequency=frequency)
+    x, weight = noise.gaussian(scale).quadrature(())
+    value, slope = COSTS[cost]
+    samples = slope(theta + x, frequency), value(theta + x, frequency) * x / scale**2
+    for sample, expected in zip(samples, (found.pathwise, found.score_function), strict=True):
+        centre = weight @ sample
+        assert abs(centre - found.mean) <= QUADRATURE * max(1.0, abs(found.mean))
+        assert abs(weight @ (sample - centre) ** 2 - expected) <= QUADRATURE * max(1.0, expected)
+        if expected > 0.01:
+            assert abs(weight @ (sample - centre) ** 2 - expected * (1 + PLANTED_FAULT)) > QUADRATURE
+
+
+def test_the_sine_agrees_with_the_ledger_and_flips_there() -> None:
+    for frequency in (0.5, 1.0, 2.0, 5.0):
+        found = variance.one_step_moments("sine", frequency=frequency)
+        np.testing.assert_allclose((found.pathwise, found.score_function), sine_variances(frequency), rtol=ALGEBRA)
+    for scale in (0.5, 1.0, 3.0):  # the flip is at ωσ, whatever σ
+        at = variance.one_step_moments("sine", scale=scale, frequency=s03_flip() / scale)
+        assert abs(at.pathwise / at.score_function - 1) <= CLOSED_FORM
+
+
+@given(strategies.linear_systems(max_state=2, max_action=2), strategies.seeds(), st.integers(-8, 8))
+def test_one_step_covariances_against_an_exact_grid(system: strategies.LinearSystem, seed: int, level: int) -> None:
+    goal = np.random.default_rng(seed).normal(size=(2, len(system.A)))
+    environment = environments.linear_quadratic(system.A, system.B, system.Q, system.R, goal=goal[0])
+    policy = linear_policy(system.K, system.bias, noise=noise.gaussian(0.7))
+    grid, weight = oracles.gauss_hermite_noise(4, 1, system.B.shape[1], scale=0.7)
+    played = rollout(environment, policy, np.tile(goal[1:], (len(grid), 1)), grid)
+    found = variance.one_step_covariances(environment, policy, goal[1], baseline=level / 4)
+    samples = (
+        pathwise_gradient(environment, policy, played),
+        score_function_gradient(environment, policy, played, baseline=np.full((len(grid), 1), level / 4)),
+    )
+    for sample, covariance in zip(samples, found, strict=True):
+        centred = sample - weight @ sample
+        expected = (centred * weight[:, None]).T @ centred
+        scale = max(1.0, float(np.max(np.abs(expected))))
+        assert np.max(np.abs(covariance - expected)) <= QUADRATURE * scale
+        if np.max(np.abs(expected)) > 0.01 * scale:
+            assert np.max(np.abs(covariance * (1 + PLANTED_FAULT) - expected)) > QUADRATURE * scale
+
+
+@given(strategies.linear_systems(max_action=2), strategies.discounts(), strategies.seeds())
+def test_antithetic_pairs_keep_the_mean_and_cancel_odd_parts(
+    system: strategies.LinearSystem, discount: float, seed: int
+) -> None:
+    environment = environments.linear_quadratic(system.A, system.B, 0 * system.Q, system.R)
+    policy = linear_policy(system.K, system.bias)
+    rng = np.random.default_rng(seed)
+    draws = variance.antithetic_noise(policy.noise, rng.normal(size=(3, 1, system.B.shape[1])))
+    start = np.tile(rng.normal(size=(3, len(system.A))), (2, 1))
+    played = rollout(environment, policy, start, draws)
+    found = variance.pair_means(pathwise_gradient(environment, policy, played, discount=discount))
+    oracle = oracles.linear_quadratic_oracle(environment, policy, horizon=1, discount=discount)
+    for row in range(3):  # one step: affine in the noise, so that each pair is exact
+        expected = oracles.parameter_gradient(oracle, start[row : row + 1])
+        assert np.max(np.abs(found[row] - expected)) <= ALGEBRA * max(1.0, float(np.max(np.abs(expected))))
+
+
+def test_antithetic_noise_of_a_shifted_symmetric_law() -> None:
+    law = noise.custom(
+        "shifted",
+        density=lambda x: np.exp(-((x - 1) ** 2) / 2) / np.sqrt(2 * np.pi),
+        score=lambda x: 1 - x,
+        draw=lambda rng, shape: 1 + rng.standard_normal(shape),
+        mean=1.0,
+        variance=1.0,
+        support=(-8.0, 10.0),
+    )
+    draws = np.full((1, 1, 1), 3.0)
+    assert variance.antithetic_noise(law, draws).ravel().tolist() == [3.0, -1.0]
+    for name in ("gaussian", "laplace", "logistic", "uniform"):
+        assert len(variance.antithetic_noise(noise.NOISES[name](0.5), draws)) == 2
+    with pytest.raises(ValueError, match="exponential noise is not symmetric"):
+        variance.antithetic_noise(noise.exponential(1.0), draws)
+
+
+@given(specs())
+def test_shared_noise_differences_are_the_pathwise_gradient(spec: Spec) -> None:
+    system = build(spec)
+    arguments = (system.environment, system.policy, system.rollout)
+    expected = pathwise_gradient(*arguments, discount=system.discount)
+    wide, narrow = (
+        variance.finite_difference_gradient(*arguments, discount=system.discount, step=h) for h in (2e-3, 1e-3)
+    )
+    scale = max(1.0, float(np.max(np.abs(expected))), float(np.max(np.abs(system.rollout.reward))))
+    assert np.max(np.abs((4 * narrow - wide) / 3 - expected)) <= QUADRATURE * scale
+
+
+def test_common_random_numbers_shrink_the_variance() -> None:
+    environment = environments.random_linear_quadratic(np.random.default_rng(0), 2, 1)
+    first = linear_policy(np.array([[0.2, -0.1]]), noise=noise.gaussian(0.5))
+    second = linear_policy(np.array([[0.19, -0.1]]), noise=noise.gaussian(0.5))
+    rng = np.random.default_rng(1)
+    played, other = (sample_rollout(environment, first, rng, batch=4000, horizon=4) for _ in range(2))
+    shared = variance.return_difference(environment, first, second, played, discount=0.9)
+    weight = 0.9 ** np.arange(4)
+    apart = played.reward @ weight - rollout(environment, second, other.state[:, 0], other.noise_draw).reward @ weight
+    assert shared.var() < 1e-2 * apart.var()
+    oracles_of = (oracles.linear_quadratic_oracle(environment, p, horizon=4, discount=0.9) for p in (first, second))
+    expected = np.subtract(*(oracles.value(o, played.state)[:, 0] for o in oracles_of))
+    assert_mean_close(shared - expected, 0.0, detectable=0.02)
+    with_other = variance.finite_difference_gradient(environment, first, played, step=0.01, other=other)
+    assert with_other.var(0).min() > 100 * variance.finite_difference_gradient(environment, first, played).var(0).max()
+
+
+def test_baselines_keep_the_mean() -> None:
+    """Exact for constant and value by a grid; leave-one-out over all pairs of grid rows."""
+    environment = environments.random_linear_quadratic(np.random.default_rng(2), 2, 1)
+    policy = linear_policy(np.array([[0.2, -0.1]]), np.array([0.3]))
+    grid, weight = oracles.gauss_hermite_noise(3, 2, 1)
+    played = rollout(environment, policy, np.tile([0.5, -1.0], (len(grid), 1)), grid)
+    oracle = oracles.linear_quadratic_oracle(environment, policy, horizon=2, discount=0.9)
+    truth = oracles.parameter_gradient(oracle, played.state[:1, 0])
+    options = {"constant": {"constant": np.array([3.0, -2.0])}, "value": {"value": oracles.value(oracle, played.state)}}
+    spread = {}
+    for name in ("none", "constant", "value"):
+        level = variance.baseline(name, played.reward, discount=0.9, **options.get(name, {}))
+        sample = score_function_gradient(environment, policy, played, discount=0.9, baseline=level)
+        assert_close(weight @ sample, truth, CLOSED_FORM)
+        spread[name] = weight @ ((sample - truth) ** 2).sum(1)
+    assert spread["value"] < spread["none"]
+    total = np.zeros_like(truth)
+    for i, j in np.ndindex(len(grid), len(grid)):
+        pair = rollout(environment, policy, played.state[[i, j], 0], grid[[i, j]])
+        level = variance.baseline("leave_one_out", pair.reward, discount=0.9)
+        sample = score_function_gradient(environment, policy, pair, discount=0.9, baseline=level)
+        total = total + weight[i] * weight[j] * sample.mean(0)
+    assert_close(total, truth, CLOSED_FORM)
+
+
+def test_messages() -> None:
+    system = build(Spec(strategies.RolloutShape(3, 2, 2, 1), "linear-quadratic", "linear", 1.0, 0))
+    reward = system.rollout.reward
+    with pytest.raises(ValueError, match="unknown cost 'cubic'"):
+        unchecked(variance.one_step_moments)("cubic")
+    with pytest.raises(ValueError, match="scale must be a positive number"):
+        variance.one_step_moments("sine", scale=0.0)
+    with pytest.raises(ValueError, match="unknown baseline 'mean'"):
+        unchecked(variance.baseline)("mean", reward)
+    with pytest.raises(ValueError, match="'constant' needs `constant`"):
+        variance.baseline("constant", reward)
+    with pytest.raises(ValueError, match="'none' does not use `value`"):
+        variance.baseline("none", reward, value=np.zeros((3, 3)))
+    with pytest.raises(ValueError, match=r"value has shape \(3, 2\), expected \(3, 3\)"):
+        variance.baseline("value", reward, value=np.zeros((3, 2)))
+    with pytest.raises(ValueError, match="5 rows are no pairs"):
+        variance.pair_means(np.zeros((5, 2)))
+    with pytest.raises(ValueError, match="step must be positive"):
+        variance.finite_difference_gradient(system.environment, system.policy, system.rollout, step=0.0)
+    laplace = linear_policy(np.ones((1, 2)), noise=noise.laplace(1.0))
+    with pytest.raises(ValueError, match="needs Gaussian noise, got laplace"):
+        variance.one_step_covariances(system.environment, laplace, np.ones(2))
