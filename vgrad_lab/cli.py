@@ -78,7 +78,7 @@ def reproduce(
 @app.command()
 def verify(
     only: Annotated[
-        list[str] | None, typer.Option(help="Ledger id or its beginning (S08, S17.sharp); repeatable.")
+        list[str] | None, typer.Option(help="Ledger id (S08, S17.sharp) or the paper's name (lemma-1); repeatable.")
     ] = None,
     seed: Seed = 0,
     examples: Annotated[int, typer.Option(help="Random systems per check.", min=1)] = 20,
@@ -86,7 +86,7 @@ def verify(
 ) -> None:
     """Run the ledger's deterministic checks and print statement, verdict, residual.
 
-    Examples: `vgrad verify` · `vgrad verify --only S08 --examples 200` · `vgrad verify --json > verify.json`
+    Examples: `vgrad verify` · `vgrad verify --only lemma-1 --examples 200` · `vgrad verify --json > verify.json`
     """
     from vgrad_lab.experiments import verify_ledger
 

@@ -145,6 +145,14 @@ def test_verify_prints_every_statement(tmp_path: Path) -> None:
     assert "S10" not in text
 
 
+@pytest.mark.parametrize(
+    ("name", "ids"),
+    [("lemma-1", {"S08", "S08.jump"}), ("Proposition 2", {"S17", "S17.sharp"}), ("eq. 11", {"S09", "S09.unstopped"})],
+)
+def test_statements_have_the_papers_names(name: str, ids: set[str]) -> None:
+    assert {s.id for s in verify_ledger.select([name])} == ids
+
+
 def broken_check(*, seed: int, examples: int) -> Evidence:
     """A check that does not pass."""
     return Evidence(1.0 + seed + examples, 1e-12, "planted")

@@ -1,5 +1,6 @@
 """Run the ledger's checks and counterexamples and tabulate them: statement, verdict, residual."""
 
+import re
 from typing import Any
 
 from vgrad_lab.checkpoints.errors import UserError
@@ -8,20 +9,38 @@ from vgrad_lab.ledger.audit import load
 
 
 def select(only: list[str] | None) -> list[Statement]:
-    """Statements whose id is, or begins with, one of the given ids; all for none given.
+    """Statements by id (S08, with its corrections), by the paper's name (lemma-1, prop. 2, eq. 11); all for none given.
 
-    Raises UserError for an id that matches nothing.
+    Raises UserError for a name that matches nothing.
     """
     if not only:
         return list(LEDGER.values())
+    found: set[str] = set()
     for wanted in only:
-        if not any(_matches(s, wanted) for s in LEDGER.values()):
-            raise UserError(f"no statement {wanted!r} in the ledger; ids are {', '.join(LEDGER)}")
-    return [s for s in LEDGER.values() if any(_matches(s, wanted) for wanted in only)]
+        named = {s.id for s in LEDGER.values() if s.id.lower() == wanted.lower() or _plain(wanted) in _names(s)}
+        if not named:
+            raise UserError(f"no statement {wanted!r}; names are lemma-1, prop-1, eq-11, … and ids {', '.join(LEDGER)}")
+        found |= {i for i in LEDGER if any(i == n or i.startswith(f"{n}.") for n in named)}
+    return [s for s in LEDGER.values() if s.id in found]
 
 
-def _matches(s: Statement, wanted: str) -> bool:
-    return s.id.lower() == wanted.lower() or s.id.lower().startswith(wanted.lower() + ".")
+def _plain(name: str) -> str:
+    """A name of the paper without punctuation and with its usual abbreviation: 'Proposition 2' is 'prop 2'."""
+    words = re.sub(r"[^a-z0-9]+", " ", name.lower()).split()
+    short = {
+        "proposition": "prop",
+        "corollary": "cor",
+        "definition": "def",
+        "thm": "theorem",
+        "eqs": "eq",
+        "equation": "eq",
+    }
+    return " ".join(short.get(word, word) for word in words)
+
+
+def _names(s: Statement) -> set[str]:
+    """The paper's names of a statement, read off ``where``: 'Lemma 1, eq. 10' has two."""
+    return {_plain(part) for part in s.where.split(",")}
 
 
 def _run_check(dotted: str, seed: int, examples: int) -> dict[str, Any]:
