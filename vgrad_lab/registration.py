@@ -5,6 +5,9 @@ import gymnasium
 ENVIRONMENTS: dict[str, str] = {
     "vgrad_lab/LinearQuadratic-v0": "vgrad_lab.continuous.gym_envs:linear_quadratic_env",
     "vgrad_lab/TanhNetwork-v0": "vgrad_lab.continuous.gym_envs:tanh_network_env",
+    "vgrad_lab/Bandit-v0": "vgrad_lab.continuous.gym_envs:bandit_env",
+    "vgrad_lab/Pendulum-v0": "vgrad_lab.continuous.gym_envs:pendulum_env",
+    "vgrad_lab/Obstacle-v0": "vgrad_lab.continuous.gym_envs:obstacle_env",
 }
 """Gymnasium id -> entry point. Gymnasium loads no plugins since 1.0, so ``import vgrad_lab`` comes before ``make``."""
 

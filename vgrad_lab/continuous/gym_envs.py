@@ -7,33 +7,44 @@ Gymnasium's conventions ask for actions in [−1, 1] and bounded observations; a
 costates of these environments are those of the core only while the policy stays inside.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import gymnasium
 import numpy as np
 from numpy import ndarray
 
-from vgrad_lab.continuous import environments
+from vgrad_lab.continuous import environments, pictures, systems
 from vgrad_lab.continuous.environments import Environment
-
-_PIXELS = 64
 
 
 class FunctionalEnv(gymnasium.Env[ndarray, ndarray]):
     """A functional ``Environment`` as a ``gymnasium.Env``; the core stays reachable as ``core``.
 
-    bound: every component of the state stays within ±bound for actions in [−1, 1]. horizon: steps until truncation.
+    bound: every component of the state stays within ±bound for actions in [−1, 1]. horizon: steps until truncation, or
+    with ``ends`` until termination, for a task that is over then. picture: state (S,) -> RGB array, bars by default.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 (Gymnasium's attribute)
 
-    def __init__(self, core: Environment, *, bound: float, horizon: int, render_mode: str | None = None):
+    def __init__(
+        self,
+        core: Environment,
+        *,
+        bound: float,
+        horizon: int,
+        ends: bool = False,
+        picture: Callable[[ndarray], ndarray] | None = None,
+        render_mode: str | None = None,
+    ):
         if horizon < 1:
             raise ValueError(f"horizon must be at least 1, got {horizon}")
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
         self.core, self.bound, self.horizon, self.render_mode = core, bound, horizon, render_mode
+        self.ends, self.picture = ends, picture or partial(pictures.bars, bound=bound)
         self.observation_space = gymnasium.spaces.Box(-bound, bound, (core.state_size,), np.float64)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (core.action_size,), np.float64)
         self._state = np.zeros((1, core.state_size))
@@ -48,26 +59,19 @@ class FunctionalEnv(gymnasium.Env[ndarray, ndarray]):
         return self._state[0].copy(), {}
 
     def step(self, action: ndarray) -> tuple[ndarray, float, bool, bool, dict[str, Any]]:
-        """One step of the core; truncated at the horizon. Raises ValueError for an action of wrong shape or NaN."""
+        """One step of the core, the last one at the horizon. Raises ValueError for an action of wrong shape or NaN."""
         action = np.asarray(action, dtype=float)
         if action.shape != (self.core.action_size,) or np.any(np.isnan(action)):
             raise ValueError(f"action is {action}, expected {self.core.action_size} numbers in [-1, 1]")
         row = np.clip(action, -1.0, 1.0)[None]
         reward = float(self.core.reward(self._state, row)[0])
         self._state, self._steps = self.core.transition(self._state, row), self._steps + 1
-        return self._state[0].copy(), reward, False, self._steps >= self.horizon, {}
+        over = self._steps >= self.horizon
+        return self._state[0].copy(), reward, over and self.ends, over and not self.ends, {}
 
     def render(self) -> ndarray | None:
-        """One bar for each component of the state, as an RGB array; zero is the middle line."""
-        if self.render_mode is None:
-            return None
-        size = self.core.state_size
-        picture = np.full((_PIXELS, size * 16, 3), 255, dtype=np.uint8)
-        tops = ((1 - self._state[0] / self.bound) * (_PIXELS - 1) / 2).round().astype(int)
-        for i, top in enumerate(tops):
-            low, high = sorted((int(top), _PIXELS // 2))
-            picture[low : high + 1, i * 16 + 3 : i * 16 + 13] = (0, 114, 178)
-        return picture
+        """The state's picture, an RGB array."""
+        return None if self.render_mode is None else self.picture(self._state[0])
 
 
 def _bounded_start(core: Environment) -> Environment:
@@ -110,3 +114,35 @@ def tanh_network_env(
     assert core.dynamics.outer is not None
     bound = max(1.0, float(np.abs(core.dynamics.outer).sum(1).max()))
     return FunctionalEnv(_bounded_start(core), bound=bound, horizon=horizon, render_mode=render_mode)
+
+
+def bandit_env(
+    *,
+    state_size: int = 4,
+    action_size: int = 2,
+    horizon: int = 1,
+    system_seed: int = 0,
+    render_mode: str | None = None,
+) -> FunctionalEnv:
+    """vgrad_lab/Bandit-v0: one step, context in [−1, 1]^S, best action in [−1, 1]^A; it terminates, not truncates."""
+    target = np.random.default_rng(system_seed).uniform(-1.0, 1.0, (action_size, state_size)) / state_size
+    return FunctionalEnv(systems.bandit(target), bound=1.0, horizon=horizon, ends=True, render_mode=render_mode)
+
+
+def pendulum_env(*, horizon: int = 200, render_mode: str | None = None) -> FunctionalEnv:
+    """vgrad_lab/Pendulum-v0: ``systems.pendulum``, 10 s long; torque times action in [−1, 1]."""
+    time_step, gravity, torque, damping = 0.05, 10.0, 4.0, 0.1
+    core = systems.pendulum(time_step=time_step, gravity=gravity, torque=torque, damping=damping)
+    bound = time_step * (gravity + torque) / damping  # where damping takes what the largest push gives
+    return FunctionalEnv(core, bound=bound, horizon=horizon, picture=pictures.rod, render_mode=render_mode)
+
+
+def obstacle_env(*, horizon: int = 40, render_mode: str | None = None) -> FunctionalEnv:
+    """vgrad_lab/Obstacle-v0: ``systems.obstacle``, a point mass with acceleration in [−1, 1]², 4 s long."""
+    time_step = 0.1
+    goal, centre, radius = (1.0, 0.0), (0.0, 0.1), 0.3
+    core = systems.obstacle(time_step=time_step, goal=goal, centre=centre, radius=radius)
+    speed = 0.1 + horizon * time_step
+    bound = 1.1 + horizon * time_step * speed
+    picture = partial(pictures.plan, goal=goal, centre=centre, radius=radius)
+    return FunctionalEnv(core, bound=bound, horizon=horizon, picture=picture, render_mode=render_mode)

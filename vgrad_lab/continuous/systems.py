@@ -1,0 +1,157 @@
+"""Three named environments: a one-step bandit, a pendulum, and a point mass with an obstacle; Jacobians by hand.
+
+Their dynamics or rewards are no ``Map`` and ``Payoff``, so rollouts call the functions; all are smooth everywhere.
+"""
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from vgrad_lab.continuous.environments import Environment, Jacobians
+
+
+def _positive(**numbers: float) -> None:
+    for name, x in numbers.items():
+        if not (np.isfinite(x) and x > 0):
+            raise ValueError(f"{name} must be a positive number, got {x}")
+
+
+def bandit(target: Float[ndarray, "A S"], *, width: float = 1.0) -> Environment:
+    """One-step contextual bandit; meant for horizon 1.
+
+    r = exp(−‖a − Ms‖²/(2·width²)) in (0, 1], s' = s, s_1 uniform in [−1, 1]^S.
+
+    target: M. width: units of action. With Gaussian noise E r is in closed form. Raises ValueError for a target that is
+    not a finite matrix or a width that is not positive. Ledger: S08.
+    """
+    if np.ndim(target) != 2 or not np.all(np.isfinite(target)):
+        raise ValueError(f"target has shape {np.shape(target)}, expected (A, S) of finite numbers")
+    _positive(width=width)
+    action_size, size = target.shape
+
+    def miss(state: ndarray, action: ndarray) -> Float[ndarray, "B A"]:
+        return (action - state @ target.T) / width**2
+
+    def reward(state: ndarray, action: ndarray) -> Float[ndarray, " B"]:
+        return np.exp(-0.5 * width**2 * (miss(state, action) ** 2).sum(1))
+
+    def reward_action(state: ndarray, action: ndarray) -> Float[ndarray, "B A"]:
+        return -miss(state, action) * reward(state, action)[:, None]
+
+    return Environment(
+        state_size=size,
+        action_size=action_size,
+        initial=lambda rng, batch: rng.uniform(-1.0, 1.0, (batch, size)),
+        transition=lambda state, action: state.copy(),
+        reward=reward,
+        jacobians=Jacobians(
+            transition_state=lambda state, action: np.tile(np.eye(size), (len(state), 1, 1)),
+            transition_action=lambda state, action: np.zeros((len(state), size, action_size)),
+            reward_state=lambda state, action: -reward_action(state, action) @ target,
+            reward_action=reward_action,
+        ),
+    )
+
+
+def _turned(following: Float[ndarray, "B 3"], time_step: float) -> Float[ndarray, "B 3"]:
+    """∂s'/∂ω' of the pendulum with (cos φ, sin φ) held."""
+    turned = time_step * following[:, 1::-1] * [-1.0, 1.0]
+    return np.concatenate([turned, np.ones((len(following), 1))], axis=1)
+
+
+def _on_the_circle(rng: np.random.Generator, batch: int) -> Float[ndarray, "B 3"]:
+    angle, speed = rng.uniform(-np.pi, np.pi, batch), rng.uniform(-1.0, 1.0, batch)
+    return np.stack([np.cos(angle), np.sin(angle), speed], axis=1)
+
+
+def pendulum(
+    *, time_step: float = 0.05, gravity: float = 10.0, torque: float = 4.0, damping: float = 0.1, cost: float = 0.01
+) -> Environment:
+    """Pendulum with a smooth reward; the angle is measured from upright and enters as (cos φ, sin φ), never wrapped.
+
+    ω' = (1 − damping)·ω + Δ(gravity·sin φ + torque·a), φ' = φ + Δω', r = cos φ − 1 − cost·(ω² + a²).
+
+    State (cos φ, sin φ, ω), ω in rad/s, Δ = time_step in s, gravity and torque in rad/s². s_1: φ uniform, ω in [−1, 1].
+    Raises ValueError for a number that is not positive or damping ≥ 1. Ledger: S04.
+    """
+    _positive(time_step=time_step, gravity=gravity, torque=torque, damping=damping, cost=cost)
+    if damping >= 1:
+        raise ValueError(f"damping must lie in (0, 1), got {damping}; it is the share of speed lost in one step")
+    by_speed = np.array([0.0, time_step * gravity, 1 - damping])
+
+    def transition(state: ndarray, action: ndarray) -> Float[ndarray, "B 3"]:
+        x, y, _ = state.T
+        speed = state @ by_speed + time_step * torque * action[:, 0]
+        c, s = np.cos(time_step * speed), np.sin(time_step * speed)
+        return np.stack([c * x - s * y, s * x + c * y, speed], axis=1)
+
+    def transition_state(state: ndarray, action: ndarray) -> Float[ndarray, "B 3 3"]:
+        following = transition(state, action)
+        c, s = np.cos(time_step * following[:, 2]), np.sin(time_step * following[:, 2])
+        out = _turned(following, time_step)[:, :, None] * by_speed
+        out[:, :2, :2] += np.array([[c, -s], [s, c]]).transpose(2, 0, 1)
+        return out
+
+    def transition_action(state: ndarray, action: ndarray) -> Float[ndarray, "B 3 1"]:
+        return time_step * torque * _turned(transition(state, action), time_step)[:, :, None]
+
+    return Environment(
+        state_size=3,
+        action_size=1,
+        initial=_on_the_circle,
+        transition=transition,
+        reward=lambda state, action: state[:, 0] - 1 - cost * (state[:, 2] ** 2 + action[:, 0] ** 2),
+        jacobians=Jacobians(
+            transition_state=transition_state,
+            transition_action=transition_action,
+            reward_state=lambda state, action: state * [0.0, 0.0, -2 * cost] + [1.0, 0.0, 0.0],
+            reward_action=lambda state, action: -2 * cost * action,
+        ),
+    )
+
+
+def obstacle(
+    *,
+    time_step: float = 0.1,
+    goal: tuple[float, float] = (1.0, 0.0),
+    centre: tuple[float, float] = (0.0, 0.1),
+    radius: float = 0.3,
+    height: float = 2.0,
+    action_cost: float = 0.05,
+) -> Environment:
+    """Point mass in the plane (a double integrator) that passes a smooth hill of cost on its way to a goal.
+
+    p' = p + Δv, v' = v + Δa, r = −‖p − goal‖² − 0.1·‖v‖² − action_cost·‖a‖² − height·exp(−‖p − centre‖²/(2·radius²)).
+
+    State (p, v) in m and m/s, action in m/s², Δ = time_step in s. s_1: within 0.1 of p = (−1, 0),
+    v = 0. Raises ValueError for a number that is not positive. Ledger: S04.
+    """
+    _positive(time_step=time_step, radius=radius, height=height, action_cost=action_cost)
+    eye, zero = np.eye(2), np.zeros((2, 2))
+    by_state, by_action = np.block([[eye, time_step * eye], [zero, eye]]), np.vstack([zero, time_step * eye])
+
+    def hill(state: ndarray) -> Float[ndarray, "B 1"]:
+        away = ((state[:, :2] - centre) ** 2).sum(1, keepdims=True)
+        return height * np.exp(-0.5 * away / radius**2)
+
+    def reward(state: ndarray, action: ndarray) -> Float[ndarray, " B"]:
+        distance, speed = ((state[:, :2] - goal) ** 2).sum(1), (state[:, 2:] ** 2).sum(1)
+        return -distance - 0.1 * speed - action_cost * (action**2).sum(1) - hill(state)[:, 0]
+
+    def reward_state(state: ndarray, action: ndarray) -> Float[ndarray, "B 4"]:
+        push = hill(state) * (state[:, :2] - centre) / radius**2
+        return np.concatenate([push - 2 * (state[:, :2] - goal), -0.2 * state[:, 2:]], axis=1)
+
+    return Environment(
+        state_size=4,
+        action_size=2,
+        initial=lambda rng, batch: np.array([-1.0, 0.0, 0.0, 0.0]) + rng.uniform(-0.1, 0.1, (batch, 4)),
+        transition=lambda state, action: state @ by_state.T + action @ by_action.T,
+        reward=reward,
+        jacobians=Jacobians(
+            transition_state=lambda state, action: np.tile(by_state, (len(state), 1, 1)),
+            transition_action=lambda state, action: np.tile(by_action, (len(state), 1, 1)),
+            reward_state=reward_state,
+            reward_action=lambda state, action: -2 * action_cost * action,
+        ),
+    )
