@@ -120,7 +120,8 @@ def notebooks() -> None:
 
 def main() -> None:
     """Write everything."""
-    (ROOT / "docs" / "ledger.md").write_text(page(LEDGER), encoding="utf-8")
+    proofs = {path.stem for path in (ROOT / "docs" / "proofs").glob("S*.md")}
+    (ROOT / "docs" / "ledger.md").write_text(page(LEDGER, proofs=proofs), encoding="utf-8")
     (ROOT / "docs" / "notation.md").write_text(notation.page(), encoding="utf-8")
     path = ROOT / "README.md"
     path.write_text(readme(path.read_text(encoding="utf-8")), encoding="utf-8")

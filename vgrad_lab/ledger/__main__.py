@@ -7,4 +7,6 @@ from vgrad_lab.ledger import LEDGER
 from vgrad_lab.ledger.audit import page
 
 if __name__ == "__main__":
-    Path(sys.argv[1] if len(sys.argv) > 1 else "docs/ledger.md").write_text(page(LEDGER), encoding="utf-8")
+    target = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/ledger.md")
+    proofs = {path.stem for path in (target.parent / "proofs").glob("S*.md")}
+    target.write_text(page(LEDGER, proofs=proofs), encoding="utf-8")

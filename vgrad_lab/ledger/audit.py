@@ -1,7 +1,7 @@
 """Invariants of the ledger and the page generated from it."""
 
 import importlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from vgrad_lab.ledger.types import Statement, Status
@@ -66,17 +66,22 @@ def problems(ledger: Mapping[str, Statement]) -> list[str]:
     return found
 
 
+def anchor(id: str) -> str:
+    """Anchor of an entry's heading as GitHub makes it: lower case, without the dot."""
+    return "#" + id.lower().replace(".", "")
+
+
 def summary_table(ledger: Mapping[str, Statement]) -> str:
     """The ledger as a Markdown table: id, where, claim, verdict, what is true instead."""
     rows = ["| id | where | claim | verdict | instead |", "|---|---|---|---|---|"]
     for s in ledger.values():
-        instead = ", ".join(f"[{c}](#{c.lower()})" for c in s.corrected_by) or "–"
-        rows.append(f"| [{s.id}](#{s.id.lower()}) | {s.where} | {s.claim} | `{s.status}` | {instead} |")
+        instead = ", ".join(f"[{c}]({anchor(c)})" for c in s.corrected_by) or "–"
+        rows.append(f"| [{s.id}]({anchor(s.id)}) | {s.where} | {s.claim} | `{s.status}` | {instead} |")
     return "\n".join(rows)
 
 
-def page(ledger: Mapping[str, Statement]) -> str:
-    """The whole of docs/ledger.md."""
+def page(ledger: Mapping[str, Statement], *, proofs: Collection[str] = ()) -> str:
+    """The whole of docs/ledger.md; ``proofs`` are the ids that have a page in docs/proofs/."""
     counts = {status: sum(s.status is status for s in ledger.values()) for status in Status}
     tally = ", ".join(f"{n} `{status}`" for status, n in counts.items() if n)
     parts = [
@@ -88,7 +93,9 @@ def page(ledger: Mapping[str, Statement]) -> str:
         summary_table(ledger),
     ]
     for s in ledger.values():
-        parts += ["", f"## {s.id}", "", f"**{s.where}** · `{s.status}`", "", s.claim]
+        base = s.id.split(".")[0]
+        proof = f" · [proof](proofs/{base}.md)" if base in proofs else ""
+        parts += ["", f"## {s.id}", "", f"**{s.where}** · `{s.status}`{proof}", "", s.claim]
         for title, items in (
             ("Assumptions", s.assumptions),
             ("Uses", s.uses),
