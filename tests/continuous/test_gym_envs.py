@@ -93,6 +93,15 @@ def test_extreme_actions_stay_in_the_observation_space(name: str, push: tuple[fl
         assert env.observation_space.contains(state)
 
 
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_one_step_from_every_start_stays_in_the_observation_space(name: str) -> None:
+    env = gymnasium.make(name, horizon=1).unwrapped
+    for seed in range(50):
+        start, _ = env.reset(seed=seed)
+        assert env.observation_space.contains(start)
+        assert env.observation_space.contains(env.step(np.ones(env.core.action_size))[0])
+
+
 def test_make_imports_the_module_in_a_fresh_process() -> None:
     alone = "import gymnasium; e = gymnasium.make('vgrad_lab:{}'); print(e.reset(seed=0)[0].shape)"
     package = (
