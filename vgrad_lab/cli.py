@@ -1,5 +1,6 @@
 """`vgrad`: the command line. Heavy libraries load inside the commands, so that ``--help`` is instant."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -213,6 +214,8 @@ def _finish(records: list[dict[str, Any]], describe: Any, json_: bool) -> None:
 
 def main() -> NoReturn:
     """Entry point: a user's error is one line and exit code 2, work that failed exit code 1, an interrupt 130."""
+    # Before torch loads: threads that spin while they wait make training many times slower on a busy machine (docs/log.md).
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         app()
     except UserError as error:
