@@ -214,7 +214,7 @@ def _finish(records: list[dict[str, Any]], describe: Any, json_: bool) -> None:
 
 def main() -> NoReturn:
     """Entry point: a user's error is one line and exit code 2, work that failed exit code 1, an interrupt 130."""
-    # Before torch loads: threads that spin while they wait make training many times slower on a busy machine (docs/log.md).
+    # Before torch loads: threads that spin while they wait slow training many times on a busy machine (docs/log.md).
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         app()

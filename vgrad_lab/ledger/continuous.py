@@ -180,6 +180,8 @@ CONTINUOUS: tuple[Statement, ...] = (
         status=Status.HOLDS,
         tests=(
             _TESTS + "test_s08.py::test_jump_formula",
+            _TESTS + "test_s08.py::test_truth_in_closed_form",
+            _TESTS + "test_s08.py::test_reference_numbers",
             _TESTS + "test_s08.py::test_both_forms_agree_and_are_wrong",
         ),
         evidence=(_STEP + "s08_jump",),
