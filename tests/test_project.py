@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from vgrad_lab.checkpoints.report import write_report
+from vgrad_lab.ledger import LEDGER
 
 ROOT = Path(__file__).parents[1]
 
@@ -75,6 +76,17 @@ def test_committed_records_give_the_committed_summary(tmp_path: Path) -> None:
     committed = json.loads((ROOT / "docs" / "results" / "embedded.json").read_text(encoding="utf-8"))["summary"]
     again = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     assert leaves(again["studies"]) == pytest.approx(leaves(committed["studies"]), rel=1e-9, nan_ok=True)
+
+
+def test_the_forecasts_note_quotes_the_results() -> None:
+    result = json.loads((ROOT / "docs" / "results" / "embedded.json").read_text(encoding="utf-8"))
+    for study in result["summary"]["studies"]:
+        forecast = next(row for row in study["predictors"] if row["predictor"] == "forecast")
+        others = result["other_seeds"]
+        squares = [forecast["r_squared"], *(o["forecast_r_squared"][study["optimizer"]] for o in others)]
+        ranks = [forecast["spearman"], *(o["spearman"][study["optimizer"]]["forecast"] for o in others)]
+        for values in (squares, ranks):
+            assert f"{min(values):.2f} to {max(values):.2f}" in LEDGER["S26.forecast"].note
 
 
 def test_nothing_private_is_tracked() -> None:

@@ -35,4 +35,8 @@ def test_notebook_is_in_step_with_its_source(path: Path) -> None:
     assert [(c.cell_type, c.source) for c in notebook.cells] == [(c.cell_type, c.source) for c in source.cells], (
         f"{path.stem}.ipynb is stale; run `make docs`"
     )
-    assert all(c.get("outputs") is not None for c in notebook.cells if c.cell_type == "code")
+    code = [c for c in notebook.cells if c.cell_type == "code"]
+    assert all(c.execution_count for c in code), "every cell was executed"
+    plotting = sum("plt.show()" in c.source for c in code)
+    pictures = sum("image/png" in o.get("data", {}) for c in code for o in c.outputs)
+    assert pictures >= plotting, "the notebook was executed without pictures"

@@ -4,6 +4,7 @@ python tools/docs.py [--no-notebooks]
 """
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -105,6 +106,7 @@ def notebooks() -> None:
     import jupytext
     from nbclient import NotebookClient
 
+    os.environ.pop("MPLBACKEND", None)  # a backend without a screen would leave the notebooks without pictures
     for source in sorted((ROOT / "tutorials").glob("*.py")):
         notebook = jupytext.read(source)
         for number, cell in enumerate(notebook.cells):

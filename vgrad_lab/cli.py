@@ -149,6 +149,9 @@ def rl(
     out: Annotated[Path | None, typer.Option(help="Run folder to publish the records in.")] = None,
     optimizer: Annotated[str, typer.Option(help="adamw or sgd.")] = "adamw",
     lr: Annotated[float | None, typer.Option(help="Learning rate; default 1e-4 (adamw), 1e-2 (sgd).")] = None,
+    clip: Annotated[
+        float | None, typer.Option(help="Gradient-norm clip, 0 for none; default 1 (adamw), none (sgd).")
+    ] = None,
     group: Annotated[int, typer.Option(help="Samples per prompt.", min=2)] = 8,
     budget: Annotated[
         list[int] | None, typer.Option(help="Updates to record at; repeatable. Default 10 20 25 30.")
@@ -169,6 +172,7 @@ def rl(
     settings = replace(
         default,
         learning_rate=default.learning_rate if lr is None else lr,
+        clip=default.clip if clip is None else clip or None,
         group_size=group,
         budgets=tuple(budget or default.budgets),
     )
