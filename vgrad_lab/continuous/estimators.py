@@ -49,7 +49,7 @@ def _pathwise(
     parts = structure(environment, policy)
     if parts is None:
         found = adjoint(environment, policy, rollout, discount=discount)
-        per_sample = _pull_parameters(policy, rollout, found.action_gradient * weight[:, None]).T
+        per_sample = pull_parameters(policy, rollout, found.action_gradient * weight[:, None]).T
         return per_sample if total.ndim == 2 else per_sample.sum(1), found.costate
     batch, nodes, size = rollout.state.shape
     costate = np.empty((nodes, size, batch))
@@ -84,10 +84,10 @@ def score_function_gradient(
         advantage = advantage - baseline
     weight = discount ** np.arange(advantage.shape[1])
     cotangent = -policy.noise.score(rollout.noise_draw) * (advantage * weight)[..., None]
-    return _pull_parameters(policy, rollout, cotangent)
+    return pull_parameters(policy, rollout, cotangent)
 
 
-def _pull_parameters(policy: ShiftPolicy, rollout: Rollout, cotangent: ndarray) -> ndarray:
+def pull_parameters(policy: ShiftPolicy, rollout: Rollout, cotangent: ndarray) -> ndarray:
     """Σ_t ā_θ(s_t)ᵀ cotangent_t for each rollout; cotangent is (B,T,A)."""
     horizon = cotangent.shape[1]
     if policy.mean_map is None:

@@ -12,7 +12,7 @@ from numpy import ndarray
 from vgrad_lab.advantage import return_to_go
 from vgrad_lab.continuous.costate import check_discount, costate, require_jacobians
 from vgrad_lab.continuous.environments import Environment
-from vgrad_lab.continuous.estimators import _pull_parameters
+from vgrad_lab.continuous.estimators import pull_parameters
 from vgrad_lab.continuous.policies import ShiftPolicy
 from vgrad_lab.continuous.rollout import Rollout
 
@@ -64,7 +64,7 @@ def hybrid_gradient(
             if value_gradient is not None:
                 f_a = jacobians.transition_action(state, action)
                 cotangent[:, t] += discount * np.einsum("bsa,bs->ba", f_a, value_gradient[:, t + 1])
-    return _pull_parameters(policy, rollout, cotangent * (discount ** np.arange(horizon))[:, None])
+    return pull_parameters(policy, rollout, cotangent * (discount ** np.arange(horizon))[:, None])
 
 
 def _check(

@@ -1,6 +1,7 @@
 """The ledger: every statement of the papers with a verdict that a test checks, and the corrections."""
 
 from vgrad_lab.ledger.continuous import CONTINUOUS
+from vgrad_lab.ledger.estimation import ESTIMATION
 from vgrad_lab.ledger.impact import IMPACT
 from vgrad_lab.ledger.sequence import SEQUENCE
 from vgrad_lab.ledger.types import Counterexample as Counterexample
@@ -8,5 +9,6 @@ from vgrad_lab.ledger.types import Evidence as Evidence
 from vgrad_lab.ledger.types import Statement as Statement
 from vgrad_lab.ledger.types import Status as Status
 
-LEDGER: dict[str, Statement] = {s.id: s for s in sorted((*CONTINUOUS, *SEQUENCE, *IMPACT), key=lambda s: s.id)}
+_ENTRIES = (*CONTINUOUS, *ESTIMATION, *SEQUENCE, *IMPACT)
+LEDGER: dict[str, Statement] = {s.id: s for s in sorted(_ENTRIES, key=lambda s: s.id)}
 """All statements by id, in id order."""
