@@ -10,6 +10,8 @@ import typer
 from vgrad_lab import __version__
 from vgrad_lab.checkpoints.errors import UserError
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     name="vgrad",
     help="The value-gradient theory of critic-free RL for language models, made executable.",
@@ -235,7 +237,8 @@ def main() -> NoReturn:
         where = f" ({error.filename})" if error.filename else ""
         print(f"vgrad: {error.strerror or error}{where}; check the path, its rights and free space", file=sys.stderr)  # noqa: T201
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("vgrad: interrupted; run the same command again to continue", file=sys.stderr)  # noqa: T201
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            print("vgrad: interrupted; run the same command again to continue", file=sys.stderr)  # noqa: T201
+        raise
     sys.exit(0)

@@ -41,7 +41,7 @@ def test_names_read_back(step: int) -> None:
 
 
 def test_what_is_no_ladder_is_said(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"does not exist; make one with `vgrad pretrain"):
+    with pytest.raises(UserError, match=r"it does not exist; make one with `vgrad ladder pretrain"):
         list_rungs(tmp_path / "missing")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is a file; a ladder is a folder"):

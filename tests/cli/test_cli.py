@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -165,6 +167,20 @@ def test_verify_reports_a_failing_check(monkeypatch: pytest.MonkeyPatch) -> None
     rows = verify_ledger.run()
     assert rows[0]["outcome"] == "FAILED"
     assert "1 FAILED" in verify_ledger.table(rows)
+
+
+def test_an_interrupt_is_one_line_and_the_run_continues(tmp_path: Path) -> None:
+    code = "from vgrad_lab.cli import main; main()"
+    command = [sys.executable, "-c", code, "reproduce", "--tiny", "--quiet", "--out", str(tmp_path / "run")]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "run" / "ladder").glob("step*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    run.send_signal(signal.SIGINT)
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert errors.strip().splitlines()[-1] == "vgrad: interrupted; run the same command again to continue"
+    assert "Traceback" not in errors
 
 
 def test_reproduce_tiny_and_again(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def list_rungs(folder: Path | str) -> tuple[Rung, ...]:
     """
     folder = Path(folder)
     if not folder.exists():
-        raise UserError(f"no ladder at {folder}: the path does not exist; make one with `vgrad pretrain {folder}`")
+        raise UserError(f"no ladder at {folder}: it does not exist; make one with `vgrad ladder pretrain {folder}`")
     if not folder.is_dir():
         raise UserError(f"{folder} is a file; a ladder is a folder with one sub-folder per checkpoint (step000100, …)")
     rungs = sorted(
@@ -63,5 +63,5 @@ def list_rungs(folder: Path | str) -> tuple[Rung, ...]:
         )
     raise UserError(
         f"{folder} holds no checkpoint; expected sub-folders named step<number>, each with config.json and "
-        f"*.safetensors; make a ladder with `vgrad pretrain {folder}`"
+        f"*.safetensors; make a ladder with `vgrad ladder pretrain {folder}`"
     )
