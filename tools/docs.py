@@ -116,6 +116,8 @@ def notebooks() -> None:
         ).execute()
         for cell in notebook.cells:
             cell.get("metadata", {}).pop("execution", None)
+            if cell.cell_type == "code":  # warnings name paths of this machine
+                cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
         jupytext.write(notebook, source.with_suffix(".ipynb"))
         print(f"executed {source.stem}")
 

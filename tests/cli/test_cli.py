@@ -172,7 +172,13 @@ def test_verify_reports_a_failing_check(monkeypatch: pytest.MonkeyPatch) -> None
 def test_an_interrupt_is_one_line_and_the_run_continues(tmp_path: Path) -> None:
     code = "from vgrad_lab.cli import main; main()"
     command = [sys.executable, "-c", code, "reproduce", "--tiny", "--quiet", "--out", str(tmp_path / "run")]
-    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    run = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job starts with it ignored
+    )
     deadline = time.monotonic() + 120
     while not list((tmp_path / "run" / "ladder").glob("step*")) and time.monotonic() < deadline:
         time.sleep(0.05)
