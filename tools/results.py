@@ -23,10 +23,11 @@ def read(run: Path, name: str) -> Any:
 def other_seed(run: Path) -> dict[str, Any]:
     """Pretraining seed, Spearman with the gain of each predictor, and the forecast's R², per optimiser."""
     studies = {study["optimizer"]: study for study in read(run, "summary.json")["studies"]}
+    forecasts = {o: next(r for r in s["predictors"] if r["predictor"] == "forecast") for o, s in studies.items()}
     return {
         "seed": read(run, "ladder/settings.json")["settings"]["seed"],
         "spearman": {o: {r["predictor"]: r["spearman"] for r in s["predictors"]} for o, s in studies.items()},
-        "forecast_r_squared": {o: s["predictors"][-1]["r_squared"] for o, s in studies.items()},
+        "forecast_r_squared": {o: row["r_squared"] for o, row in forecasts.items()},
         "forecast_mean_absolute_error": {o: s["forecast_mean_absolute_error"] for o, s in studies.items()},
     }
 

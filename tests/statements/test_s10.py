@@ -1,10 +1,13 @@
 """S10: what dividing by the group's spread does to the policy gradient."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vgrad_lab.advantage import from_group
 from vgrad_lab.experiments import verify_impact as checks
 from vgrad_lab.impact import grpo_scale
 from vgrad_lab.tolerances import ALGEBRA, PLANTED_FAULT
@@ -62,16 +65,20 @@ def test_real_rewards_break_the_standardised_identity(n: int, expected: float) -
 
 
 def test_mixing_prompts_in_a_group_breaks_it() -> None:
-    """A group of one sample of each of two prompts: the factor is no longer κ_2 = 1 of either prompt."""
-    p = np.array([0.9, 0.2])
-    outcomes = np.array([(a, b) for a in (0, 1) for b in (0, 1)], dtype=float)
+    """Two samples of each of two prompts in one group of four: the factor is κ_4 of neither prompt."""
+    p = np.array([0.9, 0.9, 0.2, 0.2])
+    outcomes = np.array(list(itertools.product((0.0, 1.0), repeat=4)))
     weight = np.prod(np.where(outcomes == 1, p, 1 - p), 1)
-    advantage = np.sign(outcomes[:, 0] - outcomes[:, 1])
-    score = outcomes[:, 0] - p[0]
-    got = float(weight @ (advantage * score)) / (p[0] * (1 - p[0]))
-    assert abs(got - 1.0) <= ALGEBRA, "n = 2 alone is blind to the mix: the derivative in one prompt's logit is still 1"
-    baseline = float(weight @ advantage)
-    assert abs(baseline) > 0.5, "but the advantage has a mean: prompts are rewarded for being easy"
+    advantage = from_group(outcomes, "standardised", ddof=0, eps=0.0)
+
+    def factor(sample: int) -> float:
+        score = outcomes[:, sample] - p[sample]
+        return float(weight @ (advantage[:, sample] * score)) / (p[sample] * (1 - p[sample]))
+
+    for sample in (0, 2):
+        alone = grpo_scale(p[sample : sample + 1], 4, ddof=0, eps=0.0)[0]
+        assert abs(factor(sample) - alone) > 0.01
+    assert abs(float(weight @ advantage[:, 0])) > 0.1, "and a prompt is rewarded for being easy"
 
 
 def test_counterexample_refutes() -> None:

@@ -63,7 +63,8 @@ def run(folder: Path, settings: Settings, *, workers: int = 2, progress: bool = 
     report = write_report(folder)
     clock.append(time.perf_counter())
     parts = ("pretraining", "measuring_and_rl", "report")
-    errors = {u.id: r["error"] for u in units if (r := read_records(folder)[u.id])["status"] != "done"}
+    records = read_records(folder)
+    errors = {u.id: records[u.id]["error"] for u in units if records[u.id]["status"] != "done"}
     return {
         **counts,
         "checkpoints": len(rungs),
