@@ -43,10 +43,18 @@ def _options(
     """Shared options."""
 
 
-def _print_json(value: Any) -> None:
+class _Stopped(Exception):
+    """An interrupt about which the command has its own line to say."""
+
+
+def _json(value: Any) -> str:
     import json
 
-    typer.echo(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False))
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(_json(value))
 
 
 @app.command()
@@ -80,25 +88,47 @@ def reproduce(
 
 @app.command()
 def verify(
+    all_: Annotated[bool, typer.Option("--all", help="Every statement, written to verify.json (or to --out).")] = False,
     only: Annotated[
         list[str] | None, typer.Option(help="Ledger id (S08, S17.sharp) or the paper's name (lemma-1); repeatable.")
     ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the rows as JSON here, also when a check fails.")] = None,
     seed: Seed = 0,
     examples: Annotated[int, typer.Option(help="Random systems per check.", min=1)] = 20,
     json_: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Run the ledger's deterministic checks and print statement, verdict, residual.
 
-    Examples: `vgrad verify` · `vgrad verify --only lemma-1 --examples 200` · `vgrad verify --json > verify.json`
+    Without options: every statement, printed and not written. Exit code 1 when a check failed.
+
+    Examples: `vgrad verify --all` · `vgrad verify --only lemma-1 --examples 200` · `vgrad verify --json`
     """
+    from vgrad_lab.checkpoints import atomic
     from vgrad_lab.experiments import verify_ledger
 
-    rows = verify_ledger.run(only=only, seed=seed, examples=examples)
-    if json_:
-        _print_json(rows)
-    else:
-        typer.echo(verify_ledger.table(rows))
-    if any(row["outcome"] == "FAILED" for row in rows):
+    if all_ and only:
+        raise UserError("--all and --only were both given; choose one")
+    target = out or (Path("verify.json") if all_ else None)
+    if target and target.is_dir():
+        raise UserError(f"--out is {target}, a folder; give the name of a file")
+    if target:
+        atomic.require_writable(target.parent)
+    found: list[dict[str, Any]] = []
+    complete = False
+    try:
+        for row in verify_ledger.rows(only=only, seed=seed, examples=examples, progress=not quiet):
+            found.append(row)
+        complete = True
+    except KeyboardInterrupt:
+        pass
+    written = verify_ledger.document(found, only=only, seed=seed, examples=examples, complete=complete)
+    if target:
+        atomic.write_file(target, _json(written) + "\n")
+    typer.echo(_json(written) if json_ else verify_ledger.table(found) + (f"\nwritten to {target}" if target else ""))
+    if not complete:
+        raise _Stopped(f"interrupted after {len(found)} rows" + (f", kept in {target}" if target else ""))
+    if verify_ledger.failed(found):
         raise typer.Exit(1)
 
 
@@ -227,6 +257,9 @@ def main() -> NoReturn:
     except UserError as error:
         print(f"vgrad: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
+    except _Stopped as stop:
+        print(f"vgrad: {stop}", file=sys.stderr)  # noqa: T201
+        sys.exit(INTERRUPTED)
     except ModuleNotFoundError as error:
         extra = "checkpoints" if error.name in ("transformers", "tokenizers", "safetensors") else "torch"
         if error.name not in ("torch", "transformers", "tokenizers", "safetensors"):

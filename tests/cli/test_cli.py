@@ -11,21 +11,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from safetensors.numpy import load_file, save_file
 
 from tests import tiny_models
+from vgrad_lab import cli
 from vgrad_lab.experiments import verify_ledger
 from vgrad_lab.ledger import LEDGER, Evidence, Statement, Status
 
 COMMANDS = (("reproduce",), ("verify",), ("ladder", "pretrain"), ("measure",), ("rl",), ("report",), ("credit",))
 
 
-def vgrad(*arguments: object, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+def vgrad(*arguments: object, timeout: float = 300, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run the installed command in a process of its own."""
     code = "from vgrad_lab.cli import main; main()"
     command = [sys.executable, "-c", code, *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, cwd=folder)
 
 
 @pytest.fixture(scope="module")
@@ -135,16 +137,43 @@ def test_bad_options(checkpoint: Path) -> None:
     assert_one_clear_line(vgrad("verify", "--only", "S99"), "S99", "S08")
 
 
-def test_verify_prints_every_statement(tmp_path: Path) -> None:
-    run = vgrad("verify", "--examples", 2, "--json")
+def test_verify_all_prints_and_writes_every_statement(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "verify.json"
+    run = vgrad("verify", "--all", "--examples", 2, "--seed", 3, "--out", out)
     assert run.returncode == 0, run.stderr[-2000:] + run.stdout[-2000:]
-    rows = json.loads(run.stdout)
-    assert {row["id"] for row in rows} == set(LEDGER)
-    assert not [row for row in rows if row["outcome"] in ("FAILED", "not run")]
-    text = vgrad("verify", "--only", "S17", "--examples", 2).stdout
+    written = json.loads(out.read_text(encoding="utf-8"))
+    assert {row["id"] for row in written["rows"]} == set(LEDGER)
+    assert written["statements"] == len(LEDGER)
+    assert not [row for row in written["rows"] if row["outcome"] in ("FAILED", "not run")]
+    assert written["command"] == "vgrad verify --all --seed 3 --examples 2"
+    assert (written["seed"], written["examples"], written["complete"]) == (3, 2, True)
+    assert {"python", "numpy", "vgrad_lab"} <= set(written["versions"])
+    assert sum(written["counts"].values()) == len(written["rows"])
+    assert all(f"\n{id}  " in run.stdout for id in LEDGER)
+    assert f"written to {out}" in run.stdout
+    assert [p.name for p in out.parent.iterdir()] == ["verify.json"], "nothing unfinished is left beside it"
+
+
+def test_verify_only_and_where_it_writes(tmp_path: Path) -> None:
+    text = vgrad("verify", "--only", "S17", "--examples", 2, folder=tmp_path).stdout
     assert "S17.sharp" in text
     assert "FAILS_AS_WRITTEN" in text
     assert "S10" not in text
+    assert not list(tmp_path.iterdir()), "only --all and --out write"
+    run = vgrad("verify", "--only", "lemma-1", "--only", "S24", "--examples", 2, "--json", folder=tmp_path)
+    printed = json.loads(run.stdout)
+    assert printed["command"] == "vgrad verify --only lemma-1 --only S24 --seed 0 --examples 2"
+    assert {row["id"] for row in printed["rows"]} == {"S08", "S08.jump", "S24"}
+    again = vgrad(*printed["command"].split()[1:], "--out", "v.json", folder=tmp_path)
+    assert again.returncode == 0
+    assert json.loads((tmp_path / "v.json").read_text(encoding="utf-8")) == printed, "the command gives the same again"
+
+
+def test_verify_bad_options(tmp_path: Path) -> None:
+    assert_one_clear_line(vgrad("verify", "--all", "--only", "S08"), "--all", "--only", "choose")
+    assert_one_clear_line(vgrad("verify", "--out", tmp_path), str(tmp_path), "file")
+    (tmp_path / "file").write_text("")
+    assert_one_clear_line(vgrad("verify", "--only", "S24", "--out", tmp_path / "file" / "v.json"), "cannot write")
 
 
 @pytest.mark.parametrize(
@@ -160,13 +189,93 @@ def broken_check(*, seed: int, examples: int) -> Evidence:
     return Evidence(1.0 + seed + examples, 1e-12, "planted")
 
 
+def raising_check(*, seed: int, examples: int) -> Evidence:
+    """A check with a bug."""
+    raise ZeroDivisionError("planted\nbug")
+
+
+def nan_check(*, seed: int, examples: int) -> Evidence:
+    """A check whose residual is not a number."""
+    return Evidence(float("nan"), 1e-12, "planted")
+
+
+def lacking_check(*, seed: int, examples: int) -> Evidence:
+    """A check that needs an extra which is not installed."""
+    raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+
+def good_check(*, seed: int, examples: int) -> Evidence:
+    """A check that passes."""
+    return Evidence(0.0, 1e-12, "good")
+
+
+def plant(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Make a ledger of one statement per named check above."""
+    ledger = {
+        f"X{i}": Statement(f"X{i}", "nowhere", "claim", Status.OPEN, evidence=(name,)) for i, name in enumerate(names)
+    }
+    monkeypatch.setattr(verify_ledger, "LEDGER", ledger)
+    monkeypatch.setattr(verify_ledger, "load", lambda name: globals()[name])
+
+
 def test_verify_reports_a_failing_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    bad = Statement("X1", "nowhere", "claim", Status.OPEN, evidence=(f"{__name__}:broken_check",))
-    monkeypatch.setattr(verify_ledger, "LEDGER", {"X1": bad})
-    monkeypatch.setattr(verify_ledger, "load", lambda name: broken_check)
+    plant(monkeypatch, "broken_check")
     rows = verify_ledger.run()
     assert rows[0]["outcome"] == "FAILED"
+    assert verify_ledger.failed(rows)
     assert "1 FAILED" in verify_ledger.table(rows)
+
+
+def test_a_check_that_raises_is_a_row_and_the_others_go_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plant(monkeypatch, "raising_check", "nan_check", "lacking_check", "no_such_name", "good_check")
+    with pytest.raises(typer.Exit) as stop:
+        cli.verify(all_=True, out=tmp_path / "v.json", quiet=True)
+    assert stop.value.exit_code == 1
+    written = json.loads((tmp_path / "v.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    assert [row["outcome"] for row in written["rows"]] == ["FAILED", "FAILED", "not run", "FAILED", "passed"]
+    details = [row["detail"] for row in written["rows"]]
+    assert details[0].startswith("raised ZeroDivisionError: planted bug (test_cli.py:")
+    assert written["rows"][1]["residual"] is None
+    assert "needs torch" in details[2]
+    assert "KeyError" in details[3]
+    assert "1 passed, 3 FAILED, 1 not run" in capsys.readouterr().out
+
+
+def test_a_missing_module_of_our_own_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = ModuleNotFoundError("No module named 'vgrad_lab.gone'", name="vgrad_lab.gone")
+
+    def gone(name: str) -> None:
+        raise error
+
+    plant(monkeypatch, "good_check")
+    monkeypatch.setattr(verify_ledger, "load", gone)
+    assert verify_ledger.run()[0]["outcome"] == "FAILED"
+
+
+def test_an_interrupt_keeps_the_rows_so_far(tmp_path: Path) -> None:
+    """Ctrl-C (a real signal) during the third check."""
+    code = (
+        "import os, signal\n"
+        "from vgrad_lab.experiments import verify_ledger as v\n"
+        "real = v.load\n"
+        "v.load = lambda name: os.kill(os.getpid(), signal.SIGINT) if name.endswith('s08_jump') else real(name)\n"
+        "from vgrad_lab.cli import main; main()"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, "verify", "--only", "S08", "--out", str(tmp_path / "v.json")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job starts with it ignored
+    )
+    assert run.returncode == 130
+    assert run.stderr == f"vgrad: interrupted after 2 rows, kept in {tmp_path / 'v.json'}\n"
+    written = json.loads((tmp_path / "v.json").read_text(encoding="utf-8"))
+    assert not written["complete"]
+    assert [row["outcome"] for row in written["rows"]] == ["passed", "refuted"]
+    assert "1 statements" in run.stdout
 
 
 def test_an_interrupt_is_one_line_and_the_run_continues(tmp_path: Path) -> None:

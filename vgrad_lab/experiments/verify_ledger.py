@@ -1,11 +1,19 @@
 """Run the ledger's checks and counterexamples and tabulate them: statement, verdict, residual."""
 
+import math
 import re
+import traceback
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
+
+from tqdm.auto import tqdm
 
 from vgrad_lab.checkpoints.errors import UserError
 from vgrad_lab.ledger import LEDGER, Statement
 from vgrad_lab.ledger.audit import load
+from vgrad_lab.provenance import versions
 
 
 def select(only: list[str] | None) -> list[Statement]:
@@ -44,24 +52,17 @@ def _names(s: Statement) -> set[str]:
 
 
 def _run_check(dotted: str, seed: int, examples: int) -> dict[str, Any]:
-    try:
-        evidence = load(dotted)(seed=seed, examples=examples)
-    except ModuleNotFoundError as error:
-        return {"outcome": "not run", "detail": f"needs {error.name}: pip install 'vgrad_lab[checkpoints]'"}
-    outcome = "passed" if evidence.passed else "FAILED"
+    evidence = load(dotted)(seed=seed, examples=examples)
     return {
-        "outcome": outcome,
+        "outcome": "passed" if evidence.passed else "FAILED",
         "residual": float(evidence.residual),
-        "tolerance": evidence.tolerance,
+        "tolerance": float(evidence.tolerance),
         "detail": evidence.detail,
     }
 
 
 def _run_counterexample(dotted: str) -> dict[str, Any]:
-    try:
-        case = load(dotted)()
-    except ModuleNotFoundError as error:
-        return {"outcome": "not run", "detail": f"needs {error.name}: pip install 'vgrad_lab[checkpoints]'"}
+    case = load(dotted)()
     return {
         "outcome": "refuted" if case.refutes else "FAILED",
         "claimed": float(case.claimed),
@@ -70,23 +71,92 @@ def _run_counterexample(dotted: str) -> dict[str, Any]:
     }
 
 
+def _guarded(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The row of one check; one that raises gives a row too: "not run" without an extra, "FAILED" otherwise."""
+    try:
+        return work()
+    except ModuleNotFoundError as error:
+        if not (error.name or "vgrad_lab").startswith("vgrad_lab"):
+            return {"outcome": "not run", "detail": f"needs {error.name}: pip install 'vgrad_lab[checkpoints]'"}
+        return _raised(error)
+    except Exception as error:
+        return _raised(error)
+
+
+def _raised(error: Exception) -> dict[str, Any]:
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return {"outcome": "FAILED", "detail": f"raised {text} ({Path(last.filename).name}:{last.lineno})"}
+
+
+def rows(
+    *, only: list[str] | None = None, seed: int = 0, examples: int = 20, progress: bool = False
+) -> Iterator[dict[str, Any]]:
+    """One row per check or counterexample as it is done; statements without either get a row that says so.
+
+    progress: a bar on stderr, if that is a terminal. Raises UserError for a name in ``only`` that matches nothing.
+    """
+    chosen = select(only)
+    with tqdm(total=len(chosen), desc="verify", unit="statement", disable=None if progress else True) as bar:
+        for s in chosen:
+            bar.set_postfix_str(s.id)
+            head = {"id": s.id, "verdict": str(s.status), "where": s.where}
+            checks: list[tuple[str, Callable[[], dict[str, Any]]]]
+            checks = [(name, partial(_run_check, name, seed, examples)) for name in s.evidence]
+            if s.counterexample:
+                checks.append((s.counterexample, partial(_run_counterexample, s.counterexample)))
+            for name, work in checks:
+                yield {**head, "check": name, **_guarded(work)}
+            if not checks:
+                tested = f"{len(s.tests)} tests, no stand-alone check" if s.tests else "no check in this project yet"
+                yield {**head, "check": None, "outcome": "–", "detail": tested}
+            bar.update()
+
+
 def run(*, only: list[str] | None = None, seed: int = 0, examples: int = 20) -> list[dict[str, Any]]:
-    """One row per check or counterexample; statements without either get a row that says so."""
-    rows: list[dict[str, Any]] = []
-    for s in select(only):
-        head = {"id": s.id, "verdict": str(s.status), "where": s.where}
-        found = [{**head, "check": e, **_run_check(e, seed, examples)} for e in s.evidence]
-        if s.counterexample:
-            found.append({**head, "check": s.counterexample, **_run_counterexample(s.counterexample)})
-        tested = f"{len(s.tests)} tests, no stand-alone check" if s.tests else "no check in this project yet"
-        rows += found or [{**head, "check": None, "outcome": "–", "detail": tested}]
-    return rows
+    """All of ``rows``."""
+    return list(rows(only=only, seed=seed, examples=examples))
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def failed(found: list[dict[str, Any]]) -> bool:
+    """True when a check did not pass, raised, or a counterexample did not refute."""
+    return any(row["outcome"] == "FAILED" for row in found)
+
+
+def document(
+    found: list[dict[str, Any]], *, only: list[str] | None, seed: int, examples: int, complete: bool = True
+) -> dict[str, Any]:
+    """What ``vgrad verify`` writes as JSON: command, versions, seed, examples, counts, rows.
+
+    complete: False after an interrupt. A residual that is not finite is null (JSON has no NaN) and its row FAILED or,
+    for a counterexample, as its outcome says. The same arguments and versions give the same document.
+    """
+    names = "".join(f" --only {name!r}" if " " in name else f" --only {name}" for name in only or ())
+    return {
+        "command": f"vgrad verify{names or ' --all'} --seed {seed} --examples {examples}",
+        "versions": versions(),
+        "device": "cpu",
+        "seed": seed,
+        "examples": examples,
+        "complete": complete,
+        "statements": len({row["id"] for row in found}),
+        "counts": {k: n for k, n in _counts(found).items() if n},
+        "rows": [{k: _finite(v) for k, v in row.items()} for row in found],
+    }
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _counts(found: list[dict[str, Any]]) -> dict[str, int]:
+    return {k: sum(row["outcome"] == k for row in found) for k in ("passed", "refuted", "FAILED", "not run", "–")}
+
+
+def table(found: list[dict[str, Any]]) -> str:
     """The rows as aligned text with a closing count."""
     cells = [("id", "verdict", "outcome", "residual (≤ tolerance) or claimed ≠ true", "what was checked")]
-    for row in rows:
+    for row in found:
         if "residual" in row:
             value = f"{row['residual']:.1e} (≤ {row['tolerance']:.0e})"
         elif "claimed" in row:
@@ -96,7 +166,6 @@ def table(rows: list[dict[str, Any]]) -> str:
         cells.append((row["id"], row["verdict"], row["outcome"], value, row["detail"]))
     widths = [max(len(c[i]) for c in cells) for i in range(4)]
     lines = ["  ".join([*(c[i].ljust(widths[i]) for i in range(4)), c[4]]) for c in cells]
-    count = {k: sum(r["outcome"] == k for r in rows) for k in ("passed", "refuted", "FAILED", "not run")}
     lines.insert(1, "  ".join("─" * w for w in widths))
-    closing = ", ".join(f"{n} {k}" for k, n in count.items() if n)
-    return "\n".join([*lines, "", f"{len({r['id'] for r in rows})} statements: {closing}"])
+    closing = ", ".join(f"{n} {k if k != '–' else 'without a check'}" for k, n in _counts(found).items() if n)
+    return "\n".join([*lines, "", f"{len({r['id'] for r in found})} statements: {closing}"])
