@@ -10,7 +10,7 @@ from vgrad_lab.continuous import environments, noise, oracles, variance
 from vgrad_lab.continuous.estimators import pathwise_gradient, score_function_gradient
 from vgrad_lab.continuous.policies import linear_policy
 from vgrad_lab.continuous.rollout import rollout, sample_rollout
-from vgrad_lab.experiments.verify_continuous_one_step import s03_flip, sine_variances
+from vgrad_lab.experiments.verify_continuous_one_step import s03_flip
 from vgrad_lab.stats import assert_mean_close
 from vgrad_lab.tolerances import ALGEBRA, CLOSED_FORM, PLANTED_FAULT, QUADRATURE
 
@@ -42,11 +42,17 @@ def test_one_step_moments_against_quadrature(
 
 def test_the_sine_agrees_with_the_ledger_and_flips_there() -> None:
     for frequency in (0.5, 1.0, 2.0, 5.0):
-        found = variance.one_step_moments("sine", frequency=frequency)
-        np.testing.assert_allclose((found.pathwise, found.score_function), sine_variances(frequency), rtol=ALGEBRA)
+        found, w2 = variance.one_step_moments("sine", frequency=frequency), frequency**2
+        pathwise = w2 * (1 + np.exp(-2 * w2)) / 2 - w2 * np.exp(-w2)
+        score = (1 - (1 - 4 * w2) * np.exp(-2 * w2)) / 2 - w2 * np.exp(-w2)
+        np.testing.assert_allclose((found.pathwise, found.score_function), (pathwise, score), rtol=ALGEBRA)
+    assert abs(s03_flip() - 1.10899) < 5e-6
     for scale in (0.5, 1.0, 3.0):  # the flip is at ωσ, whatever σ
         at = variance.one_step_moments("sine", scale=scale, frequency=s03_flip() / scale)
         assert abs(at.pathwise / at.score_function - 1) <= CLOSED_FORM
+        for factor, first in ((0.99, True), (1.01, False)):
+            near = variance.one_step_moments("sine", scale=scale, frequency=factor * s03_flip() / scale)
+            assert (near.pathwise < near.score_function) is first
 
 
 @given(strategies.linear_systems(max_state=2, max_action=2), strategies.seeds(), st.integers(-8, 8))

@@ -6,6 +6,7 @@ from hypothesis import given
 
 from vgrad_lab import strategies, verify
 from vgrad_lab.continuous.noise import NOISES
+from vgrad_lab.continuous.variance import one_step_moments
 from vgrad_lab.experiments import verify_continuous_one_step as checks
 from vgrad_lab.tolerances import QUADRATURE
 
@@ -33,5 +34,6 @@ def test_variances(seed: int) -> None:
 
 def test_flip() -> None:
     assert abs(checks.s03_flip() - 1.109) < 5e-4
-    ratios = [pathwise / score for pathwise, score in map(checks.sine_variances, (0.5, 1.0, 2.0, 5.0, 10.0))]
+    found = [one_step_moments("sine", frequency=w) for w in (0.5, 1.0, 2.0, 5.0, 10.0)]
+    ratios = [moments.pathwise / moments.score_function for moments in found]
     np.testing.assert_allclose(ratios, [0.020, 0.60, 4.49, 25, 100], rtol=0.01)

@@ -11,14 +11,10 @@ from vgrad_lab.experiments import verify_continuous_one_step as checks
 from vgrad_lab.tolerances import PLANTED_FAULT, QUADRATURE
 
 
-def root_slope(a: np.ndarray) -> np.ndarray:
-    return np.sign(a) / (2 * np.sqrt(np.abs(a)))
-
-
 REWARDS: dict[str, checks.Reward] = {
     **checks.REWARDS,
     "identity": (lambda a: a, np.ones_like, ()),
-    "root": (lambda a: np.sqrt(np.abs(a)), root_slope, (0.0,)),
+    "root": checks.ROOT,
 }
 ALL_REWARDS = {**REWARDS, "step": checks.STEP}
 
@@ -45,6 +41,8 @@ def test_jump_formula(noise: str, reward: str) -> None:
         scale = QUADRATURE * max(1.0, abs(found.score_function))
         of_reward, of_density = terms(law, reward, mean)
         assert abs(found.jump - of_reward - of_density) <= scale
+        assert abs(found.reward_jump - of_reward) <= scale
+        assert abs(found.density_jump - of_density) <= scale
         assert abs(found.pathwise - (found.score_function - of_reward - of_density)) <= scale
         # Jumps of the reward are what the pathwise form misses, jumps of the density what the score function misses.
         assert abs(found.pathwise + of_reward - found.truth) <= scale

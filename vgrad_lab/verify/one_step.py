@@ -13,12 +13,18 @@ from vgrad_lab.verify.objects import NoiseLike
 
 @dataclass(frozen=True)
 class OneStep:
-    """One step of a shift policy: E[r ∂_ā log π], E[r'], the jumps Σ[rν] that part them, and ∂_ā E r itself."""
+    """One step of a shift policy: E[r ∂_ā log π], E[r'], the jumps Σ[rν] that part them, and ∂_ā E r itself.
+
+    reward_jump: Σ[r]ν, what the pathwise form misses. density_jump: Σ[ν]r, what the score-function form has too much.
+    Together they are the jump, unless a jump of r meets one of ν; there E r has no derivative.
+    """
 
     score_function: float
     pathwise: float
     jump: float
     truth: float
+    reward_jump: float
+    density_jump: float
 
 
 def score_and_pathwise(
@@ -32,7 +38,7 @@ def score_and_pathwise(
     """Both gradient forms of E r(ā+ξ), by quadrature, and the true derivative by differences of E r.
 
     score_function −E[r ν'/ν], pathwise E[r'], jump Σ_x [r(ā+·)ν]_x; pathwise = score_function − jump (eq. 10 when there
-    is no jump).
+    is no jump), and truth = pathwise + reward_jump = score_function − density_jump.
 
     reward, slope: r and r' of an array of actions. breaks: actions at which r is not smooth. Ledger: S08, S08.jump.
     """
@@ -50,21 +56,35 @@ def score_and_pathwise(
     nearest = min((abs(mean + x - b) for x in corners for b in breaks), default=1.0)  # E r is not smooth there
     step = float(np.clip(nearest / 2, 2e-5, 2e-3))
     truth = difference_quotients(expected, np.array([[mean]]), step=step)[0, 0]
+    jumps = _jumps(noise, reward, mean, breaks)
+    return OneStep(
+        score_function=0.0 - float(w @ (reward(mean + x) * noise.score(x))),
+        pathwise=float(w @ slope(mean + x)),
+        jump=jumps[0],
+        truth=float(truth),
+        reward_jump=jumps[1],
+        density_jump=jumps[2],
+    )
+
+
+def _jumps(
+    noise: NoiseLike, reward: Callable[[ndarray], ndarray], mean: float, breaks: tuple[float, ...]
+) -> tuple[float, float, float]:
+    """Σ[rν], Σ[r]ν and Σ[ν]r over the breaks of r and the jumps of ν; where both meet, of the first sum only."""
     places = [(b - mean, b) for b in breaks]
     places += [(j, mean + j) for j, _ in noise.jumps if all(abs(mean + j - b) > 1e-12 for b in breaks)]
-    jump = 0.0
+    total, of_reward, of_density = 0.0, 0.0, 0.0
     for position, action in places:
         sides = np.array([np.inf, -np.inf])
         at_jump = [j for j, _ in noise.jumps if abs(j - position) <= 1e-12]
         density = noise.density(np.nextafter(at_jump[0] if at_jump else position, sides))
-        above, below = density * reward(np.nextafter(action, sides))
-        jump += float(above - below)
-    return OneStep(
-        score_function=0.0 - float(w @ (reward(mean + x) * noise.score(x))),
-        pathwise=float(w @ slope(mean + x)),
-        jump=jump,
-        truth=float(truth),
-    )
+        value = reward(np.nextafter(action, sides))
+        total += float(density[0] * value[0] - density[1] * value[1])
+        if not at_jump:
+            of_reward += float((value[0] - value[1]) * density.mean())
+        elif all(abs(action - b) > 1e-12 for b in breaks):
+            of_density += float((density[0] - density[1]) * value.mean())
+    return total, of_reward, of_density
 
 
 def check_score_equals_pathwise(
