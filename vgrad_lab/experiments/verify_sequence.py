@@ -1,4 +1,4 @@
-"""Deterministic checks and counterexamples of the sequence floor's statements on hidden states (S13-S16, S18, S20)."""
+"""Deterministic checks and counterexamples of the sequence floor's statements on hidden states (S13-S16, S18)."""
 
 from typing import Literal
 
@@ -208,15 +208,6 @@ def s18_rank(*, seed: int = 0, examples: int = 5) -> Evidence:
             rank = jacobian_rank(model, inputs, source=(layer, 0), target=(layers, 3))
             excess, attained = max(excess, rank - bound), attained + (rank == bound)
     return Evidence(float(excess), 0.0, f"largest rank − bound; the bound is attained in {attained} cases")
-
-
-def s20_counterexample() -> Counterexample:
-    """Two steps, no sampling gap, γ = ½: eq. 15 carries no γ, so λ̂ and λ differ by (1−γ)·λ_2 while the bound is 0."""
-    discount, state = 0.5, torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
-    following = torch.sin(state)
-    fixed_token, relaxed = state**2 + following, state**2 + discount * following
-    gap = float(torch.autograd.grad(fixed_token - relaxed, state)[0])
-    return Counterexample(0.0, abs(gap), 0.1, f"bound (23) with ε = 0: 0; |λ̂_1 − λ_1| = (1−γ)·cos .7 = {abs(gap):.4f}")
 
 
 def sampling_path_error(
