@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -165,3 +165,63 @@ def test_bad_numbers() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             make()
+
+
+def shared_point_mass(seed: int = 0) -> Environment:
+    rng = np.random.default_rng(seed)
+    gain, price, start = rng.normal(size=3), rng.normal(size=3), rng.normal(size=(2, 3))
+    return systems.shared_point_mass(rng.normal(size=3), gain=gain, price=price, start=start)
+
+
+@settings(max_examples=15)
+@given(strategies.seeds())
+def test_shared_point_mass(seed: int) -> None:
+    errors = verify.check_environment(shared_point_mass(seed), seed=seed % 100)
+    assert {"parameters.initial_state", "parameters.transition", "parameters.reward"} < set(errors)
+    assert max(errors.values()) < 1e-7
+    assert max(verify.check_environment(systems.shared_point_mass(np.zeros(2)), seed=seed % 100).values()) < 1e-9
+
+
+@pytest.mark.parametrize(("which", "entry"), [("initial_state", (1, 2)), ("transition", (1, 0)), ("reward", (1,))])
+def test_planted_fault_in_a_jacobian_of_theta_is_seen(which: str, entry: tuple[int, ...]) -> None:
+    environment = shared_point_mass()
+    right = getattr(environment.parameters, which)
+
+    def wrong(*x: np.ndarray) -> np.ndarray:
+        out = np.array(right(*x))
+        out[(slice(None), *entry)] *= 1 + PLANTED_FAULT
+        return out
+
+    faulty = replace(environment, parameters=replace(environment.parameters, **{which: wrong}))
+    with pytest.raises(AssertionError, match=rf"parameters\.{which}\[{', '.join(map(str, entry))}\] is"):
+        verify.check_environment(faulty)
+    missing = replace(environment, parameters=replace(environment.parameters, **{which: None}))
+    with pytest.raises(AssertionError, match=rf"parameters\.{which} is None, which says zero: it\["):
+        verify.check_environment(missing)
+
+
+def test_parameters_of_another_environment_are_refused() -> None:
+    environment = shared_point_mass()
+    for change, message in (
+        ({"theta": environment.parameters.theta + 0.1}, r"at\(parameters.theta\) is another environment: its init"),
+        ({"theta": np.zeros((3, 1))}, r"theta has shape \(3, 1\), expected \(P,\)"),
+        ({"reward": lambda s, a: np.zeros((3, len(s)))}, r"parameters.reward has shape \(3, 6\), expected \(6, 3\)"),
+    ):
+        parameters = unchecked(replace)(environment.parameters, **{k: v for k, v in change.items() if k != "theta"})
+        object.__setattr__(parameters, "theta", change.get("theta", parameters.theta))  # past the type check
+        with pytest.raises(AssertionError, match=message):
+            verify.check_environment(replace(environment, parameters=parameters))
+
+
+def test_bad_couplings() -> None:
+    theta = np.zeros(3)
+    for arguments, message in (
+        ({"gain": np.zeros(2)}, r"gain has shape \(2,\), expected \(3,\)"),
+        ({"price": np.full(3, np.nan)}, r"price has shape \(3,\), expected \(3,\) of finite numbers"),
+        ({"start": np.zeros((3, 2))}, r"start has shape \(3, 2\), expected \(2, 3\)"),
+        ({"time_step": 0.0}, "time_step must be a positive number, got 0.0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            unchecked(systems.shared_point_mass)(theta, **arguments)
+    with pytest.raises(ValueError, match=r"theta has shape \(1, 3\), expected \(P,\)"):
+        unchecked(systems.shared_point_mass)(np.zeros((1, 3)))

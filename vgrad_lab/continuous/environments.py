@@ -3,13 +3,14 @@
 Everything is batched: state (B,S), action (B,A). A reader's own environment needs ``initial``, ``transition`` and
 ``reward``; Jacobians written by hand make it differentiable and ``vgrad_lab.verify.check_environment`` checks them.
 ``dynamics`` and ``payoff`` state the same functions as arrays; rollouts then run in place, several times faster.
+An environment that shares θ with the policy is one that is made from θ and carries ``ParameterJacobians``.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Inexact
 from numpy import ndarray
 
 from vgrad_lab.continuous import maps, payoffs
@@ -31,11 +32,27 @@ class Jacobians:
 
 
 @dataclass(frozen=True)
+class ParameterJacobians:
+    """How the policy's θ enters s_1, f and r too: what eq. 7 does not count, and f_θ, which it does.
+
+    theta: the θ that the environment was made with. at: θ -> the same environment made with another θ; with the same
+    generator its ``initial`` draws the same noise. initial_state: ∂s_1/∂θ (B,S,P) as a function of s_1. transition,
+    reward: f_θ (B,S,P) and r_θ (B,P) as functions of state and action. None where θ does not enter. Ledger: S05.
+    """
+
+    theta: Inexact[ndarray, " P"]
+    at: Callable[[ndarray], "Environment"]
+    initial_state: Callable[[ndarray], ndarray] | None = None
+    transition: BatchFunction | None = None
+    reward: BatchFunction | None = None
+
+
+@dataclass(frozen=True)
 class Environment:
     """s_{t+1} = f(s_t, a_t), r_t = r(s_t, a_t), s_1 drawn by ``initial(rng, batch)``.
 
     transition: (B,S), (B,A) -> (B,S). reward: (B,S), (B,A) -> (B,). jacobians: written by hand; None when unknown.
-    dynamics, payoff: the same f and r as arrays (both or neither).
+    dynamics, payoff: the same f and r as arrays (both or neither). parameters: where s_1, f or r depend on θ.
     """
 
     state_size: int
@@ -46,6 +63,7 @@ class Environment:
     jacobians: Jacobians | None = None
     dynamics: Map | None = None
     payoff: Payoff | None = None
+    parameters: ParameterJacobians | None = None
 
 
 def _matrix(name: str, x: ndarray, shape: tuple[int, ...]) -> Float[ndarray, "..."]:

@@ -3,6 +3,8 @@
 score_function_gradient and pathwise_gradient have the same mean under the conditions of Lemma 1 (ledger S08, S12).
 """
 
+from dataclasses import replace
+
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
@@ -11,6 +13,8 @@ from vgrad_lab.advantage import return_to_go
 from vgrad_lab.continuous import maps
 from vgrad_lab.continuous.costate import adjoint, adjoint_blocks, check_discount
 from vgrad_lab.continuous.environments import Environment
+from vgrad_lab.continuous.parameters import PathwiseTerms, environment_terms
+from vgrad_lab.continuous.parameters import extra_terms as extra_terms
 from vgrad_lab.continuous.policies import ShiftPolicy
 from vgrad_lab.continuous.rollout import Rollout, blocks, columns_of, structure
 
@@ -20,12 +24,28 @@ def pathwise_gradient(
 ) -> Float[ndarray, "B P"]:
     """∂R_1/∂θ of each rollout, noise held fixed.
 
-    Σ_t γ^{t−1} ā_θᵀ (r_a + γ f_aᵀ λ_{t+1})  (Prop. 1, eq. 7, with s_1, f and r free of θ; else add ``extra_terms``).
+    Σ_t γ^{t−1} ā_θᵀ (r_a + γ f_aᵀ λ_{t+1})  (Prop. 1, eq. 7), and the environment's own terms where it has
+    ``parameters``: then it is the total of ``pathwise_terms``.
 
-    discount: γ in [0, 1]. Raises ValueError for a γ outside or an environment without Jacobians. Ledger: S05.
+    discount: γ in [0, 1]. Raises ValueError for a γ outside, an environment without Jacobians, or one that was made
+    with another θ than the policy's. Ledger: S05, S05.extra.
     """
     total = np.zeros((len(policy.theta), len(rollout.reward)))
     return _pathwise(environment, policy, rollout, discount, total)[0].T
+
+
+def pathwise_terms(
+    environment: Environment, policy: ShiftPolicy, rollout: Rollout, *, discount: float = 1.0
+) -> PathwiseTerms:
+    """∂R_1/∂θ of each rollout, term by term: through the policy, f_θ, r_θ and s_1.
+
+    Eq. 7 has the first two; it is off by the other two where ``environment.parameters`` has them. Raises ValueError as
+    ``pathwise_gradient`` does. Ledger: S05, S05.extra.
+    """
+    total = np.zeros((len(policy.theta), len(rollout.reward)))
+    plain = replace(environment, parameters=None)
+    policy_term, costate = _pathwise(plain, policy, rollout, discount, total)
+    return environment_terms(environment, policy, rollout, costate, policy_term.T, discount=discount)
 
 
 def mean_pathwise_gradient(
@@ -45,17 +65,20 @@ def _pathwise(
 ) -> tuple[ndarray, ndarray]:
     """Fill ``total``, (P,B) or (P,) for the sum over the batch; return it with the costates."""
     check_discount(discount)
+    if environment.parameters is not None:
+        terms = pathwise_terms(environment, policy, rollout, discount=discount)
+        return (terms.total.T if total.ndim == 2 else terms.total.sum(0)), terms.costate
     weight = discount ** np.arange(rollout.reward.shape[1])
     parts = structure(environment, policy)
-    if parts is None:
+    if policy.mean_map is None:
         found = adjoint(environment, policy, rollout, discount=discount)
         per_sample = pull_parameters(policy, rollout, found.action_gradient * weight[:, None]).T
         return per_sample if total.ndim == 2 else per_sample.sum(1), found.costate
     batch, nodes, size = rollout.state.shape
     costate = np.empty((nodes, size, batch))
     columns = columns_of(*parts, rollout)
-    for block, gradient, slope in adjoint_blocks(*parts, columns, discount, costate):
-        tape = None if columns.mean_tape is None else columns.mean_tape[block]
+    for block, gradient, layer in adjoint_blocks(*parts, columns, discount, costate):
+        tape, slope = (None, None) if layer is None else (layer.tape, layer.slope)
         np.multiply(gradient, weight[block, None, None], gradient)
         maps.add_parameter_gradient(parts[2], columns.x[block, :size], tape, slope, gradient, total)
     return total, costate.transpose(2, 0, 1)
@@ -73,7 +96,8 @@ def score_function_gradient(
 
     Σ_t γ^{t−1} (R_t − b_t) ∇_θ log π_θ(a_t|s_t)  (eq. 2 on a rollout).
 
-    environment: unused, for one signature with ``pathwise_gradient``. discount: γ in [0, 1]. baseline: b_t, any
+    environment: for one signature with ``pathwise_gradient``; θ inside it is not seen by scores, so add the terms
+    ``dynamics``, ``reward`` and ``initial_state`` of ``pathwise_terms``. discount: γ in [0, 1]. baseline: b_t, any
     function of s_t; none by default. Raises ValueError for a γ outside or a baseline of wrong shape. Ledger: S08, S12.
     """
     check_discount(discount)
@@ -101,35 +125,3 @@ def pull_parameters(policy: ShiftPolicy, rollout: Rollout, cotangent: ndarray) -
         slope = None if tape is None else 1 - tape**2
         maps.add_parameter_gradient(mean, x[block], tape, slope, c[block], total)
     return total.T
-
-
-def extra_terms(
-    rollout: Rollout,
-    costate: Float[ndarray, "B T1 S"],
-    *,
-    discount: float = 1.0,
-    initial_state: Float[ndarray, "B S P"] | None = None,
-    dynamics: Float[ndarray, "B T S P"] | None = None,
-    reward: Float[ndarray, "B T P"] | None = None,
-) -> Float[ndarray, "B P"]:
-    """What ∂R_1/∂θ gains when θ also enters s_1, f or r.
-
-    (∂s_1/∂θ)ᵀ λ_1 + Σ_t γ^{t−1} (γ f_θᵀ λ_{t+1} + r_θ); the f_θ term stands in eq. 7, the other two do not.
-
-    initial_state, dynamics, reward: ∂s_1/∂θ, f_θ and r_θ along the rollout; None where θ does not enter. Raises
-    ValueError for a γ outside [0, 1] or when all three are None. Ledger: S05.extra.
-    """
-    check_discount(discount)
-    weight = discount ** np.arange(rollout.reward.shape[1])
-    terms = []
-    if initial_state is not None:
-        terms.append(np.einsum("bsp,bs->bp", initial_state, costate[:, 0]))
-    if dynamics is not None:
-        terms.append(np.einsum("btsp,bts,t->bp", dynamics, costate[:, 1:], discount * weight))
-    if reward is not None:
-        terms.append(np.einsum("btp,t->bp", reward, weight))
-    if not terms:
-        raise ValueError(
-            "give at least one of initial_state, dynamics and reward; without them there is nothing to add"
-        )
-    return np.asarray(sum(terms))

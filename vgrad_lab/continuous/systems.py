@@ -1,13 +1,15 @@
-"""Three named environments: a one-step bandit, a pendulum, and a point mass with an obstacle; Jacobians by hand.
+"""Named environments: a bandit, a pendulum, a point mass with an obstacle, one that shares θ with its policy.
 
 Their dynamics or rewards are no ``Map`` and ``Payoff``, so rollouts call the functions; all are smooth everywhere.
 """
 
+from functools import partial
+
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Inexact
 from numpy import ndarray
 
-from vgrad_lab.continuous.environments import Environment, Jacobians
+from vgrad_lab.continuous.environments import Environment, Jacobians, ParameterJacobians
 
 
 def _positive(**numbers: float) -> None:
@@ -153,5 +155,58 @@ def obstacle(
             transition_action=lambda state, action: np.tile(by_action, (len(state), 1, 1)),
             reward_state=reward_state,
             reward_action=lambda state, action: -2 * action_cost * action,
+        ),
+    )
+
+
+def _check_couplings(theta: ndarray, **couplings: ndarray | None) -> None:
+    if theta.ndim != 1 or not np.all(np.isfinite(theta)):
+        raise ValueError(f"theta has shape {theta.shape}, expected (P,) of finite numbers")
+    for name, x in couplings.items():
+        shape = (2, len(theta)) if name == "start" else (len(theta),)
+        if x is not None and (x.shape != shape or not np.all(np.isfinite(x))):
+            raise ValueError(f"{name} has shape {x.shape}, expected {shape} of finite numbers, to fit theta")
+
+
+def shared_point_mass(
+    theta: Inexact[ndarray, " P"],
+    *,
+    gain: Float[ndarray, " P"] | None = None,
+    price: Float[ndarray, " P"] | None = None,
+    start: Float[ndarray, "2 P"] | None = None,
+    time_step: float = 0.2,
+) -> Environment:
+    """Point mass on a line that shares θ with its policy: actuator gain, price of an action and start may depend on θ.
+
+    p' = p + Δv, v' = v + Δ·exp(gainᵀθ)·a, r = −p² − 0.1·v² − 0.05·exp(priceᵀθ)·a², s_1 = (−1, 0) + start·θ + 0.1·ζ.
+
+    theta: the policy's θ. gain, price, start: how θ enters, None where it does not; without all three this is a plain
+    point mass. State (p, v) in m and m/s, one action in m/s², Δ = time_step in s, ζ standard normal. Raises ValueError
+    for shapes that do not fit θ, non-finite numbers, or a time_step that is not positive. Ledger: S05, S05.extra.
+    """
+    _positive(time_step=time_step)
+    _check_couplings(theta, gain=gain, price=price, start=start)
+    push = time_step * (1.0 if gain is None else np.exp(gain @ theta))
+    cost = 0.05 * (1.0 if price is None else np.exp(price @ theta))
+    centre = np.array([-1.0, 0.0]) + (0.0 if start is None else start @ theta)
+    by_state, by_action = np.array([[1.0, time_step], [0.0, 1.0]]), np.array([[0.0], [1.0]]) * push
+    return Environment(
+        state_size=2,
+        action_size=1,
+        initial=lambda rng, batch: centre + 0.1 * rng.standard_normal((batch, 2)),
+        transition=lambda state, action: state @ by_state.T + action @ by_action.T,
+        reward=lambda state, action: -(state**2) @ np.array([1.0, 0.1]) - cost * action[:, 0] ** 2,
+        jacobians=Jacobians(
+            transition_state=lambda state, action: np.tile(by_state, (len(state), 1, 1)),
+            transition_action=lambda state, action: np.tile(by_action, (len(state), 1, 1)),
+            reward_state=lambda state, action: state * [-2.0, -0.2],
+            reward_action=lambda state, action: -2 * cost * action,
+        ),
+        parameters=ParameterJacobians(
+            theta,
+            partial(shared_point_mass, gain=gain, price=price, start=start, time_step=time_step),
+            initial_state=None if start is None else lambda state: np.tile(start, (len(state), 1, 1)),
+            transition=None if gain is None else lambda state, action: (action @ by_action.T)[:, :, None] * gain,
+            reward=None if price is None else lambda state, action: -cost * action**2 * price,
         ),
     )

@@ -3,6 +3,7 @@
 from vgrad_lab.ledger.types import Statement, Status
 
 _ROLLOUT = "vgrad_lab.experiments.verify_continuous:"
+_THETA = "vgrad_lab.experiments.verify_continuous_theta:"
 _STEP = "vgrad_lab.experiments.verify_continuous_one_step:"
 _TESTS = "tests/statements/"
 
@@ -122,8 +123,17 @@ CONTINUOUS: tuple[Statement, ...] = (
         claim="With θ in s_1 and r as well, (∂s_1/∂θ)ᵀ λ_1 + Σ_t γ^{t−1} r_θ is to be added to eq. 7.",
         status=Status.HOLDS,
         uses=("S04",),
-        tests=(_TESTS + "test_s05.py::test_extra_terms",),
-        evidence=(_ROLLOUT + "s05_extra",),
+        tests=(
+            _TESTS + "test_s05.py::test_extra_terms",
+            _TESTS + "test_s05.py::test_all_terms_are_the_true_derivative",
+            _TESTS + "test_s05.py::test_equation_7_is_off_by_the_missing_terms",
+            _TESTS + "test_s05.py::test_mean_return_by_differences",
+        ),
+        evidence=(_ROLLOUT + "s05_extra", _THETA + "s05_terms"),
+        note=(
+            "`systems.shared_point_mass` shows it: actuator gain (f_θ, in eq. 7), price of an action and start (not in "
+            "eq. 7) depend on the policy's θ; `estimators.pathwise_terms` gives each term."
+        ),
     ),
     Statement(
         id="S06",

@@ -10,6 +10,7 @@ from numpy import ndarray
 
 from vgrad_lab.tolerances import QUADRATURE
 from vgrad_lab.verify.derivatives import ENTRY, compare
+from vgrad_lab.verify.parameters import check_parameters
 
 
 @runtime_checkable
@@ -40,15 +41,17 @@ class NoiseLike(Protocol):
 def check_environment(
     environment: Any, *, action_size: int | None = None, batch: int = 6, seed: int = 0
 ) -> dict[str, float]:
-    """Check an environment's functions and, where given, its four Jacobians.
+    """Check an environment's functions and, where given, its four Jacobians and those in θ.
 
     Shapes (B,S) and (B,), rows independent of each other, inputs left alone, same input same output, and each Jacobian
     entry by entry against extrapolated differences; for a wrong entry also its Taylor rate.
 
     environment: initial(rng, batch), transition(state, action), reward(state, action); optional ``jacobians`` with
-    transition_state (B,S,S), transition_action (B,S,A), reward_state (B,S), reward_action (B,A). action_size: A, read
-    from the environment when it has the attribute. Returns the largest error of each Jacobian over its scale. Raises
-    AssertionError that names the Jacobian and its worst entry, ValueError for an object without the three functions.
+    transition_state (B,S,S), transition_action (B,S,A), reward_state (B,S), reward_action (B,A); optional
+    ``parameters`` with theta, at(theta), and initial_state (B,S,P), transition (B,S,P), reward (B,P), None where θ does
+    not enter. action_size: A, read from the environment when it has the attribute. Returns the largest error of each
+    Jacobian over its scale. Raises AssertionError that names the Jacobian and its worst entry, ValueError for an object
+    without the three functions.
     """
     missing = [name for name in ("initial", "transition", "reward") if not callable(getattr(environment, name, None))]
     if missing:
@@ -74,6 +77,8 @@ def check_environment(
             )
             errors[f"{name}_state"] = compare(f"jacobians.{name}_state", partial(_swapped, f, action), state, by_state)
             errors[f"{name}_action"] = compare(f"jacobians.{name}_action", partial(f, state), action, by_action)
+    if getattr(environment, "parameters", None) is not None:
+        errors |= check_parameters(environment, state, action, seed)
     return errors
 
 
