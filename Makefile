@@ -3,12 +3,13 @@ PYTHON ?= python3
 RUN := .venv/bin
 OUT ?= runs/embedded
 
-.PHONY: help reproduce test test-all lint docs results bench clean
+.PHONY: help reproduce test test-all mutants lint docs results bench clean
 
 help:
 	@echo "make reproduce   install, run the main job on the embedded ladder, print where the report is (OUT=$(OUT))"
 	@echo "make test        install the test extras and run lint, types and tests"
 	@echo "make test-all    the same with the opt-in tier and TRL: run it before a release"
+	@echo "make mutants     plant some 5,000 faults in the continuous floor, one at a time, and count those the tests find"
 	@echo "make docs        regenerate docs/ledger.md, docs/notation.md, notebooks and the README's numbers"
 	@echo "make results     copy the numbers and the picture of OUT into docs/ and regenerate"
 	@echo "make bench       benchmarks: costates, GRPO against TRL, the split of make reproduce"
@@ -26,6 +27,10 @@ test-all:
 	@$(PYTHON) tools/make_venv.py dev
 	@$(MAKE) --no-print-directory lint
 	@$(RUN)/python -m pytest --all
+
+mutants:
+	@$(PYTHON) tools/make_venv.py mutation
+	@$(RUN)/python tools/mutants.py
 
 lint:
 	@$(RUN)/ruff check . && $(RUN)/ruff format --check . && $(RUN)/mypy
@@ -46,4 +51,4 @@ bench:
 	@$(RUN)/python benchmarks/reproduce.py
 
 clean:
-	rm -rf .venv runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv runs mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis
