@@ -1,5 +1,7 @@
 """The sampling path: what a relaxed token lets through from one state to the states that read the token."""
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -41,14 +43,45 @@ def sampling_path_jacobian(
     relaxed: from ``relaxed_trace`` with the same arguments; target = (m, k); (B, out, in). The factor C(q) is a
     covariance: E^T C(q) W = Cov_q(e_o, w_o). Ledger S16.
     """
-    state = relaxed.hidden[-1, :, position].detach().requires_grad_()
-    logits = model.read_out(state)
-    q = _soft_weights(logits.detach(), temperature, noise)
-    columns = [torch.autograd.grad(column.sum(), state, retain_graph=True)[0] for column in logits.unbind(-1)]
-    slope = torch.stack(columns, dim=1)
-    covariance = torch.diag_embed(q) - q.unsqueeze(-1) * q.unsqueeze(-2)
+    slope = logit_slope(model, relaxed, position=position)
+    q = _soft_weights(model.read_out(relaxed.hidden[-1, :, position]).detach(), temperature, noise)
     reading = hidden_jacobian(relaxed, source=(0, position + 1), target=target)
-    return reading @ model.token_table().detach().T @ covariance @ slope / temperature
+    return reading @ cross_covariance(q, model.token_table().detach(), slope) / temperature
+
+
+def logit_slope(model: SequenceModel, natural: Trace, *, position: int) -> Float[Tensor, "B V S"]:
+    """∂z/∂h_t^(L) at t = ``position``, one row w_o for every token o."""
+    state = natural.hidden[-1, :, position].detach().requires_grad_()
+    logits = model.read_out(state)
+    return torch.stack([torch.autograd.grad(c.sum(), state, retain_graph=True)[0] for c in logits.unbind(-1)], dim=1)
+
+
+def cross_covariance(
+    weight: Float[Tensor, "B V"], table: Float[Tensor, "V S"], slope: Float[Tensor, "B V S"]
+) -> Float[Tensor, "B S S"]:
+    """Cov_q(e_o, w_o) = Σ_o q_o (e_o − ē)(w_o − w̄)^T = E^T C(q) W, rows of ``table`` and ``slope``. Ledger S16."""
+    centred = table - (weight @ table).unsqueeze(1)
+    spread = slope - (weight.unsqueeze(1) @ slope)
+    return (weight.unsqueeze(-1) * centred).transpose(1, 2) @ spread
+
+
+def straight_through_jacobian(
+    model: SequenceModel, natural: Trace, *, position: int, target: tuple[int, int],
+    backward: Literal["identity", "softmax"] = "softmax", temperature: float = 1.0,
+) -> Float[Tensor, "B S S"]:  # fmt: skip
+    """What a straight-through token passes back: (∂h_k^(m)/∂e) E^T B ∂z/∂h_t^(L) at the drawn token's own embedding.
+
+    B = C(softmax(z/τ))/τ for the softmax backward, the identity matrix for the identity backward. natural: from
+    ``trace``. It is the derivative of nothing. Raises ValueError for another backward. Ledger S16.straight_through.
+    """
+    if backward not in ("identity", "softmax"):
+        raise ValueError(f"backward is {backward!r}; give 'identity' or 'softmax'")
+    slope = logit_slope(model, natural, position=position)
+    reading = hidden_jacobian(natural, source=(0, position + 1), target=target)
+    if backward == "identity":
+        return reading @ model.token_table().detach().T @ slope
+    q = _soft_weights(model.read_out(natural.hidden[-1, :, position]).detach(), temperature, None)
+    return reading @ cross_covariance(q, model.token_table().detach(), slope) / temperature
 
 
 def relaxed_total_jacobian(
