@@ -31,13 +31,13 @@ def bandit(target: Float[ndarray, "A S"], *, width: float = 1.0) -> Environment:
     _positive(width=width)
     action_size, size = target.shape
 
-    def miss(state: ndarray, action: ndarray) -> Float[ndarray, "B A"]:
+    def miss(state: ndarray, action: ndarray) -> Inexact[ndarray, "B A"]:
         return (action - state @ target.T) / width**2
 
-    def reward(state: ndarray, action: ndarray) -> Float[ndarray, " B"]:
+    def reward(state: ndarray, action: ndarray) -> Inexact[ndarray, " B"]:
         return np.exp(-0.5 * width**2 * (miss(state, action) ** 2).sum(1))
 
-    def reward_action(state: ndarray, action: ndarray) -> Float[ndarray, "B A"]:
+    def reward_action(state: ndarray, action: ndarray) -> Inexact[ndarray, "B A"]:
         return -miss(state, action) * reward(state, action)[:, None]
 
     return Environment(
@@ -81,7 +81,7 @@ def pendulum(
         raise ValueError(f"damping must lie in (0, 1), got {damping}; it is the share of speed lost in one step")
     by_speed = np.array([0.0, time_step * gravity, 1 - damping])
 
-    def transition(state: ndarray, action: ndarray) -> Float[ndarray, "B 3"]:
+    def transition(state: ndarray, action: ndarray) -> Inexact[ndarray, "B 3"]:
         x, y, _ = state.T
         speed = state @ by_speed + time_step * torque * action[:, 0]
         c, s = np.cos(time_step * speed), np.sin(time_step * speed)
@@ -132,11 +132,11 @@ def obstacle(
     eye, zero = np.eye(2), np.zeros((2, 2))
     by_state, by_action = np.block([[eye, time_step * eye], [zero, eye]]), np.vstack([zero, time_step * eye])
 
-    def hill(state: ndarray) -> Float[ndarray, "B 1"]:
+    def hill(state: ndarray) -> Inexact[ndarray, "B 1"]:
         away = ((state[:, :2] - centre) ** 2).sum(1, keepdims=True)
         return height * np.exp(-0.5 * away / radius**2)
 
-    def reward(state: ndarray, action: ndarray) -> Float[ndarray, " B"]:
+    def reward(state: ndarray, action: ndarray) -> Inexact[ndarray, " B"]:
         distance, speed = ((state[:, :2] - goal) ** 2).sum(1), (state[:, 2:] ** 2).sum(1)
         return -distance - 0.1 * speed - action_cost * (action**2).sum(1) - hill(state)[:, 0]
 
