@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from vgrad_lab.continuous import maps, payoffs
+from vgrad_lab.continuous.backward import Layer, map_back, mean_back, payoff_gradient, transition_back
+from vgrad_lab.continuous.by_functions import rows
 from vgrad_lab.continuous.environments import Environment, Jacobians
 from vgrad_lab.continuous.maps import Map
 from vgrad_lab.continuous.payoffs import Payoff
@@ -41,8 +42,6 @@ def costate(
     """
     check_discount(discount)
     parts = structure(environment, policy)
-    if parts is None:
-        return _by_jacobians(environment, policy, rollout, discount).costate
     batch, nodes, size = rollout.state.shape
     result = np.empty((nodes, size, batch))
     for _ in adjoint_blocks(*parts, columns_of(*parts, rollout), discount, result):
@@ -57,8 +56,6 @@ def adjoint(environment: Environment, policy: ShiftPolicy, rollout: Rollout, *, 
     """
     check_discount(discount)
     parts = structure(environment, policy)
-    if parts is None:
-        return _by_jacobians(environment, policy, rollout, discount)
     (batch, nodes, size), (horizon, action_size) = rollout.state.shape, rollout.action.shape[1:]
     result, actions = np.empty((nodes, size, batch)), np.empty((horizon, action_size, batch))
     columns = columns_of(*parts, rollout)
@@ -68,38 +65,45 @@ def adjoint(environment: Environment, policy: ShiftPolicy, rollout: Rollout, *, 
 
 
 def adjoint_blocks(
-    dynamics: Map, payoff: Payoff, mean: Map, columns: Columns, discount: float, costate: ndarray
-) -> Iterator[tuple[slice, ndarray, ndarray | None]]:
-    """Fill ``costate`` (T1,S,B) from the end; yield each block of time, its ∂R_t/∂a_t (time,A,B) and the mean's slope.
+    dynamics: Map | Environment,
+    payoff: Payoff | Environment,
+    mean: Map | ShiftPolicy,
+    columns: Columns,
+    discount: float,
+    costate: ndarray,
+) -> Iterator[tuple[slice, ndarray, Layer | None]]:
+    """Fill ``costate`` (T1,S,B) from the end; yield each block of time, its ∂R_t/∂a_t (time,A,B) and the mean's layer.
 
     The yielded arrays are work space, valid until the next block.
     """
     x, (horizon, size, batch) = columns.x, (len(costate) - 1, *costate.shape[1:])
     costate[horizon] = 0
     cuts = blocks(horizon, x[0].nbytes)
-    work, pulled, through = np.empty_like(x[: cuts[0].stop]), np.empty_like(x[0]), np.empty((size, batch))
-    spaces = [
-        None if t is None else np.empty_like(t[: cuts[0].stop]) for t in (columns.dynamics_tape, columns.mean_tape)
-    ]
-    hidden = [np.empty((len(m.inner), batch)) for m in (dynamics, mean)]
-    future, slopes = maps.scaled(dynamics, discount), payoffs.slopes(payoff)
+    longest = cuts[0].stop
+    work, pulled, through = np.empty_like(x[:longest]), np.empty_like(x[0]), np.empty((size, batch))
+    if isinstance(dynamics, Map):
+        behind = map_back(dynamics, columns.dynamics_tape, factor=discount, longest=longest, batch=batch)
+    else:
+        behind = transition_back(require_jacobians(dynamics), factor=discount, batch=batch)
+    if isinstance(mean, Map):
+        aside = map_back(mean, columns.mean_tape, factor=1.0, longest=longest, batch=batch)
+    else:
+        aside = mean_back(mean, batch=batch)
+    gradient = payoff_gradient(payoff if isinstance(payoff, Payoff) else require_jacobians(payoff))
+    arrays = isinstance(dynamics, Map) and isinstance(payoff, Payoff) and isinstance(mean, Map)
     for block in reversed(cuts):
-        steps = block.stop - block.start
-        total = work[:steps]
-        payoffs.gradient_columns(payoff, slopes, x[block], columns.reward[block], total)
-        slope, mean_slope = (
-            None if tape is None or space is None else maps.slope_columns(tape[block], space[:steps])
-            for tape, space in zip((columns.dynamics_tape, columns.mean_tape), spaces, strict=True)
-        )
-        for t in range(block.stop - 1, block.start - 1, -1):
-            k = t - block.start
-            here, out = total[k], costate[t]
+        now, total = x[block], work[: block.stop - block.start]
+        flat = (now, now) if arrays else rows(now, size)
+        gradient(now, flat, columns.reward[block], total)
+        (pull, _), (pull_mean, layer) = behind(block, now, flat), aside(block, now[:, :size], flat)
+        for k in reversed(range(len(total))):
+            here, t = total[k], block.start + k
             if t + 1 < horizon:
-                maps.pull_columns(future, costate[t + 1], None if slope is None else slope[k], hidden[0], pulled)
+                pull(k, costate[t + 1], pulled)
                 np.add(here, pulled, here)
-            maps.pull_columns(mean, here[size:], None if mean_slope is None else mean_slope[k], hidden[1], through)
-            np.add(here[:size], through, out)
-        yield block, total[:, size:], mean_slope
+            pull_mean(k, here[size:], through)
+            np.add(here[:size], through, costate[t])
+        yield block, total[:, size:], layer
 
 
 def require_jacobians(environment: Environment) -> Jacobians:
@@ -110,21 +114,6 @@ def require_jacobians(environment: Environment) -> Jacobians:
             "transition_action, reward_state, reward_action) and check them with vgrad_lab.verify.check_environment"
         )
     return environment.jacobians
-
-
-def _by_jacobians(environment: Environment, policy: ShiftPolicy, rollout: Rollout, discount: float) -> Adjoint:
-    jacobians = require_jacobians(environment)
-    costates, actions = np.zeros_like(rollout.state), np.empty_like(rollout.action)
-    for t in reversed(range(rollout.action.shape[1])):
-        state, action, future = rollout.state[:, t], rollout.action[:, t], discount * costates[:, t + 1]
-        f_s, f_a = jacobians.transition_state(state, action), jacobians.transition_action(state, action)
-        actions[:, t] = jacobians.reward_action(state, action) + np.einsum("bsa,bs->ba", f_a, future)
-        costates[:, t] = (
-            jacobians.reward_state(state, action)
-            + np.einsum("bij,bi->bj", f_s, future)
-            + np.einsum("ba,bas->bs", actions[:, t], policy.state_jacobian(policy.theta, state))
-        )
-    return Adjoint(costates, actions)
 
 
 def closed_loop_reward_gradient(

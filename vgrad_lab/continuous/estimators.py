@@ -70,7 +70,8 @@ def _pathwise(
         return (terms.total.T if total.ndim == 2 else terms.total.sum(0)), terms.costate
     weight = discount ** np.arange(rollout.reward.shape[1])
     parts = structure(environment, policy)
-    if policy.mean_map is None:
+    mean = parts[2]
+    if not isinstance(mean, maps.Map):
         found = adjoint(environment, policy, rollout, discount=discount)
         per_sample = pull_parameters(policy, rollout, found.action_gradient * weight[:, None]).T
         return per_sample if total.ndim == 2 else per_sample.sum(1), found.costate
@@ -80,7 +81,7 @@ def _pathwise(
     for block, gradient, layer in adjoint_blocks(*parts, columns, discount, costate):
         tape, slope = (None, None) if layer is None else (layer.tape, layer.slope)
         np.multiply(gradient, weight[block, None, None], gradient)
-        maps.add_parameter_gradient(parts[2], columns.x[block, :size], tape, slope, gradient, total)
+        maps.add_parameter_gradient(mean, columns.x[block, :size], tape, slope, gradient, total)
     return total, costate.transpose(2, 0, 1)
 
 

@@ -72,26 +72,24 @@ def scaled(m: Map, factor: float) -> Map:
     return replace(m, inner=factor * m.inner) if m.outer is None else replace(m, outer=factor * m.outer)
 
 
-def new_tape(m: Map, horizon: int, batch: int) -> Float[ndarray, "T hidden B"] | None:
-    """Memory for tanh(inner·x + shift) at each step; None for an affine map, which needs none."""
-    return None if m.outer is None else np.empty((horizon, len(m.inner), batch))
-
-
 def apply_columns(m: Map, x: ndarray, out: ndarray, tape: ndarray | None) -> None:
     """Write y(x) − b into ``out`` (affine, the caller owns the shift) or y(x) (network, which fills ``tape``)."""
     if m.outer is None or tape is None:
         np.matmul(m.inner, x, out)
         return
-    np.matmul(m.inner, x, tape)
-    np.add(tape, m.shift[:, None], tape)
-    np.tanh(tape, tape)
+    tanh_columns(m, x, tape)
     np.matmul(m.outer, tape, out)
 
 
-def slope_columns(tape: ndarray | None, out: ndarray | None) -> ndarray | None:
-    """1 − tanh² over a block of time, written into ``out``; None for an affine map."""
-    if tape is None or out is None:
-        return None
+def tanh_columns(m: Map, x: ndarray, out: ndarray) -> ndarray:
+    """tanh(inner·x + shift) of one step or a block of time, written into ``out``."""
+    np.matmul(m.inner, x, out)
+    np.add(out, m.shift[:, None], out)
+    return np.tanh(out, out)
+
+
+def slope_columns(tape: ndarray, out: ndarray) -> ndarray:
+    """1 − tanh² over a block of time, written into ``out``."""
     np.multiply(tape, tape, out)
     return np.subtract(1, out, out)
 

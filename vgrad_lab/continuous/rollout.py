@@ -1,8 +1,8 @@
 """Rollouts: arrays of states, actions, noise and rewards, from a pure function of initial state and noise.
 
-Where environment and policy state themselves as arrays the rollout runs in place: time outermost, batch innermost,
-state and action of one step side by side, so that a step is one matrix product into existing memory. The public arrays
-are views of that memory with the house's axes.
+A rollout runs in place: time outermost, batch innermost, state and action of one step side by side. What environment
+and policy state as arrays is then one matrix product a step into existing memory; what they state as functions only is
+called with views of it, the reward for a block of time at once. The public arrays are views with the house's axes.
 """
 
 from dataclasses import dataclass, field
@@ -11,28 +11,35 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from vgrad_lab.continuous import maps, payoffs
+from vgrad_lab.continuous import by_functions, maps, payoffs
 from vgrad_lab.continuous.environments import Environment
 from vgrad_lab.continuous.maps import Map
 from vgrad_lab.continuous.payoffs import Payoff
 from vgrad_lab.continuous.policies import ShiftPolicy
 
+Parts = tuple[Map | Environment, Payoff | Environment, Map | ShiftPolicy]
+"""Dynamics, payoff and mean action: as arrays, or the object whose functions state them."""
 _BLOCK_BYTES = 1 << 18
 """Work on about this much memory at a time: large enough to hide Python's overhead, small enough for the cache."""
 
 
+_MEMORY = 3.75
+"""Tanh layers are kept for the way back while rollout and costates need no more than this many arrays (B,T1,S)."""
+
+
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """Memory of a rollout in place: x = (s, a) as (T1, S+A, B), rewards, and what tanh layers keep for the way back.
+    """Memory of a rollout in place: x = (s, a) as (T1, S+A, B), rewards, and tanh layers where they were kept.
 
-    dynamics and parameters (those of the mean action) say whose tapes these are.
+    dynamics, payoff and parameters (those of the mean action) say whose rewards and tapes these are.
     """
 
     x: Float[ndarray, "T1 SA B"]
     reward: Float[ndarray, "T B"]
     dynamics_tape: Float[ndarray, "T hidden B"] | None
     mean_tape: Float[ndarray, "T width B"] | None
-    dynamics: Map
+    dynamics: Map | Environment
+    payoff: Payoff | Environment
     parameters: Float[ndarray, " P"]
 
 
@@ -40,7 +47,7 @@ class Columns:
 class Rollout:
     """B rollouts of T steps. reward is per step; columns is private memory, None for arrays from elsewhere.
 
-    Where the rollout ran in place, state, action and reward are read-only views of that memory: copy before a change.
+    state, action and reward of ``rollout`` are read-only views of that memory: copy before a change.
     """
 
     state: Float[ndarray, "B T1 S"]
@@ -50,11 +57,13 @@ class Rollout:
     columns: Columns | None = field(default=None, repr=False)
 
 
-def structure(environment: Environment, policy: ShiftPolicy) -> tuple[Map, Payoff, Map] | None:
-    """Dynamics, payoff and mean action as arrays, or None when one of them is only known as functions."""
-    if environment.dynamics is None or environment.payoff is None or policy.mean_map is None:
-        return None
-    return environment.dynamics, environment.payoff, policy.mean_map(policy.theta)
+def structure(environment: Environment, policy: ShiftPolicy) -> Parts:
+    """Dynamics, payoff and mean action as arrays where they are known as such."""
+    return (
+        environment if environment.dynamics is None else environment.dynamics,
+        environment if environment.payoff is None else environment.payoff,
+        policy if policy.mean_map is None else policy.mean_map(policy.theta),
+    )
 
 
 def blocks(horizon: int, bytes_per_step: int) -> list[slice]:
@@ -109,11 +118,7 @@ def rollout(
     or horizon, non-finite input and non-finite rewards. Ledger: S04.
     """
     _check_inputs(environment, policy, initial_state, noise_draw)
-    parts = structure(environment, policy)
-    if parts is None:
-        result = _by_functions(environment, policy, initial_state, noise_draw)
-    else:
-        result = _in_place(*parts, initial_state, noise_draw)
+    result = _in_place(*structure(environment, policy), initial_state, noise_draw)
     _check_reward(result.reward, noise_draw)
     return result
 
@@ -129,70 +134,123 @@ def sample_rollout(
     return rollout(environment, policy, initial_state, noise.transpose(2, 0, 1))
 
 
-def _by_functions(environment: Environment, policy: ShiftPolicy, initial_state: ndarray, noise: ndarray) -> Rollout:
-    states, actions, rewards = [initial_state], [], []
-    for t in range(noise.shape[1]):
-        actions.append(policy.mean_action(policy.theta, states[t]) + noise[:, t])
-        rewards.append(environment.reward(states[t], actions[t]))
-        states.append(environment.transition(states[t], actions[t]))
-        if rewards[t].shape != (len(noise),) or states[-1].shape != initial_state.shape:
-            raise ValueError(
-                f"reward has shape {rewards[t].shape} and the next state {states[-1].shape}; expected ({len(noise)},) "
-                f"and {initial_state.shape}: write both functions for a batch"
-            )
-    return Rollout(np.stack(states, 1), np.stack(actions, 1), noise, np.stack(rewards, 1))
-
-
-def _in_place(dynamics: Map, payoff: Payoff, mean: Map, initial_state: ndarray, noise_draw: ndarray) -> Rollout:
+def _in_place(
+    dynamics: Map | Environment,
+    payoff: Payoff | Environment,
+    mean: Map | ShiftPolicy,
+    initial_state: ndarray,
+    noise_draw: ndarray,
+) -> Rollout:
     (batch, size), (horizon, action_size) = initial_state.shape, noise_draw.shape[1:]
     noise = noise_draw.transpose(1, 2, 0)
     x = np.empty((horizon + 1, size + action_size, batch))
+    x[0, :size] = initial_state.T
     x[-1, size:] = 0
     reward = np.empty((horizon, batch))
-    tapes = maps.new_tape(dynamics, horizon, batch), maps.new_tape(mean, horizon, batch)
-    drift = dynamics.shift[:, None] if dynamics.outer is None and dynamics.shift.any() else None
-    shift = mean.shift[:, None] if mean.outer is None else 0.0
-    slopes = payoffs.slopes(payoff)
-    work, mean_action = np.empty_like(x[: blocks(horizon, x[0].nbytes)[0].stop]), np.empty((action_size, batch))
-    x[0, :size] = initial_state.T
-    for block in blocks(horizon, x[0].nbytes):
+    tapes = _new_tapes(dynamics, mean, size, action_size, horizon, batch)
+    shift = mean.shift[:, None] if isinstance(mean, Map) and mean.outer is None else 0.0
+    drift = dynamics.shift[:, None] if isinstance(dynamics, Map) and dynamics.outer is None else None
+    drift = None if drift is None or not drift.any() else drift
+    cuts = blocks(horizon, x[0].nbytes)
+    mean_action, work = np.empty((action_size, batch)), np.empty_like(x[: cuts[0].stop])
+    for block in cuts:
         np.add(noise[block], shift, x[block, size:])
         for t in range(block.start, block.stop):
-            now, following = x[t], x[t + 1, :size]
-            action = now[size:]
-            maps.apply_columns(mean, now[:size], mean_action, None if tapes[1] is None else tapes[1][t])
-            np.add(action, mean_action, action)
-            maps.apply_columns(dynamics, now, following, None if tapes[0] is None else tapes[0][t])
-            if drift is not None:
-                np.add(following, drift, following)
-        steps = block.stop - block.start
-        payoffs.reward_columns(payoff, slopes, x[block], work[:steps], reward[block])
-    views = x[:, :size].transpose(2, 0, 1), x[:-1, size:].transpose(2, 0, 1), reward.T
+            _act(mean, x[t, :size], x[t, size:], mean_action, _tape_of(tapes[1], t))
+            _move(dynamics, x[t], x[t + 1, :size], drift, _tape_of(tapes[0], t))
+        _pay(payoff, x[block], size, work, reward[block])
+    views = *_views(x, size), reward.T
     for view in views:
         view.flags.writeable = False
-    columns = Columns(x, reward, *tapes, dynamics, maps.flatten(mean))
+    first, second = (tape if tape is not None and len(tape) == horizon else None for tape in tapes)
+    columns = Columns(x, reward, first, second, dynamics, payoff, _parameters(mean))
     return Rollout(state=views[0], action=views[1], noise_draw=noise_draw, reward=views[2], columns=columns)
 
 
-def columns_of(dynamics: Map, payoff: Payoff, mean: Map, played: Rollout) -> Columns:
-    """The rollout's own memory where it still is that of these arrays and maps, or the same built anew."""
-    own = played.columns
+def _tape_of(tape: ndarray | None, t: int) -> ndarray | None:
+    return None if tape is None else tape[t if len(tape) > 1 else 0]
+
+
+def _act(mean: Map | ShiftPolicy, state: ndarray, action: ndarray, work: ndarray, tape: ndarray | None) -> None:
+    """Add the mean action to ``action``, which holds the noise."""
+    if isinstance(mean, Map):
+        maps.apply_columns(mean, state, work, tape)
+        np.add(action, work, action)
+        return
+    found = mean.mean_action(mean.theta, state.T)
+    np.add(action, by_functions.checked("mean_action", found, action.shape[::-1]).T, action)
+
+
+def _move(
+    dynamics: Map | Environment, now: ndarray, following: ndarray, drift: ndarray | None, tape: ndarray | None
+) -> None:
+    """Write the next state."""
+    if isinstance(dynamics, Map):
+        maps.apply_columns(dynamics, now, following, tape)
+        if drift is not None:
+            np.add(following, drift, following)
+        return
+    size = len(following)
+    found = dynamics.transition(now[:size].T, now[size:].T)
+    following[:] = by_functions.checked("transition", found, following.shape[::-1]).T
+
+
+def _pay(payoff: Payoff | Environment, x: ndarray, size: int, work: ndarray, out: ndarray) -> None:
+    """Write the rewards of a block x (time, S+A, B) into ``out`` (time, B)."""
+    if isinstance(payoff, Payoff):
+        payoffs.reward_columns(payoff, payoffs.slopes(payoff), x, work[: len(x)], out)
+        return
+    found = payoff.reward(*by_functions.rows(x, size))
+    out[:] = by_functions.checked("reward", found, (out.size,)).reshape(out.shape)
+
+
+def _views(x: ndarray, size: int) -> tuple[ndarray, ndarray]:
+    """State (B,T1,S) and action (B,T,A) where they lie."""
+    return x[:, :size].transpose(2, 0, 1), x[:-1, size:].transpose(2, 0, 1)
+
+
+def _parameters(mean: Map | ShiftPolicy) -> ndarray:
+    return maps.flatten(mean) if isinstance(mean, Map) else np.empty(0)
+
+
+def _new_tapes(
+    dynamics: Map | Environment, mean: Map | ShiftPolicy, size: int, action_size: int, horizon: int, batch: int
+) -> tuple[ndarray | None, ndarray | None]:
+    """Memory for tanh layers: of all steps while ``_MEMORY`` lasts, dynamics first, else of one step."""
+    room, tapes = _MEMORY * size - (2 * size + action_size + 1), []
+    for m in (dynamics, mean):
+        width = 0 if not isinstance(m, Map) or m.outer is None else len(m.inner)
+        keep = width <= room
+        tapes.append(np.empty((horizon if keep else 1, width, batch)) if width else None)
+        room -= width if keep else 0
+    return tapes[0], tapes[1]
+
+
+def columns_of(
+    dynamics: Map | Environment, payoff: Payoff | Environment, mean: Map | ShiftPolicy, played: Rollout
+) -> Columns:
+    """The rollout's own memory where it still is that of these arrays and parts, or the same built anew."""
+    own, size = played.columns, played.state.shape[2]
     if (
         own is not None
         and own.dynamics is dynamics
-        and np.array_equal(own.parameters, maps.flatten(mean))
-        and all(np.may_share_memory(own.x, part) for part in (played.state, played.action))
-        and own.x.shape[::2] == played.state.shape[1::-1]
+        and own.payoff is payoff
+        and np.array_equal(own.parameters, _parameters(mean))
+        and all(_same_memory(*pair) for pair in zip(_views(own.x, size), (played.state, played.action), strict=True))
     ):
         return own
     horizon, batch = played.action.shape[1], len(played.action)
-    padded = np.concatenate([played.action, np.zeros_like(played.action[:, :1])], axis=1)
-    x = np.ascontiguousarray(np.concatenate([played.state, padded], axis=2).transpose(1, 2, 0))
-    size = played.state.shape[2]
-    tapes = maps.new_tape(dynamics, horizon, batch), maps.new_tape(mean, horizon, batch)
-    for m, tape, rows in ((dynamics, tapes[0], slice(None)), (mean, tapes[1], slice(size))):
-        if tape is not None:
-            tape[:] = np.tanh(m.inner @ x[:-1, rows] + m.shift[:, None])
-    reward = np.empty((horizon, batch))
-    payoffs.reward_columns(payoff, payoffs.slopes(payoff), x[:-1], np.empty_like(x[:-1]), reward)
-    return Columns(x, reward, *tapes, dynamics, maps.flatten(mean))
+    x = np.zeros((horizon + 1, size + played.action.shape[2], batch))
+    for view, part in zip(_views(x, size), (played.state, played.action), strict=True):
+        view[:] = part
+    reward = np.array(played.reward.T)
+    if isinstance(payoff, Payoff):
+        cuts = blocks(horizon, x[0].nbytes)
+        work = np.empty_like(x[: cuts[0].stop])
+        for block in cuts:
+            _pay(payoff, x[block], size, work, reward[block])
+    return Columns(x, reward, None, None, dynamics, payoff, _parameters(mean))
+
+
+def _same_memory(ours: ndarray, theirs: ndarray) -> bool:
+    return (ours.shape, ours.strides, ours.ctypes.data) == (theirs.shape, theirs.strides, theirs.ctypes.data)

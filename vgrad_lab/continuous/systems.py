@@ -9,13 +9,18 @@ import numpy as np
 from jaxtyping import Float, Inexact
 from numpy import ndarray
 
-from vgrad_lab.continuous.environments import Environment, Jacobians, ParameterJacobians
+from vgrad_lab.continuous.environments import BatchFunction, Environment, Jacobians, ParameterJacobians
 
 
 def _positive(**numbers: float) -> None:
     for name, x in numbers.items():
         if not (np.isfinite(x) and x > 0):
             raise ValueError(f"{name} must be a positive number, got {x}")
+
+
+def _same(matrix: ndarray) -> BatchFunction:
+    """A Jacobian that is the same for all rows, without memory for each: steps back are then one matrix product."""
+    return lambda state, action: np.broadcast_to(matrix, (len(state), *matrix.shape))
 
 
 def bandit(target: Float[ndarray, "A S"], *, width: float = 1.0) -> Environment:
@@ -32,13 +37,14 @@ def bandit(target: Float[ndarray, "A S"], *, width: float = 1.0) -> Environment:
     action_size, size = target.shape
 
     def miss(state: ndarray, action: ndarray) -> Inexact[ndarray, "B A"]:
-        return (action - state @ target.T) / width**2
+        return (action - (target @ state.T).T) / width**2
 
     def reward(state: ndarray, action: ndarray) -> Inexact[ndarray, " B"]:
         return np.exp(-0.5 * width**2 * (miss(state, action) ** 2).sum(1))
 
     def reward_action(state: ndarray, action: ndarray) -> Inexact[ndarray, "B A"]:
-        return -miss(state, action) * reward(state, action)[:, None]
+        away = miss(state, action)
+        return away * -np.exp(-0.5 * width**2 * (away**2).sum(1, keepdims=True))
 
     return Environment(
         state_size=size,
@@ -47,18 +53,37 @@ def bandit(target: Float[ndarray, "A S"], *, width: float = 1.0) -> Environment:
         transition=lambda state, action: state.copy(),
         reward=reward,
         jacobians=Jacobians(
-            transition_state=lambda state, action: np.tile(np.eye(size), (len(state), 1, 1)),
-            transition_action=lambda state, action: np.zeros((len(state), size, action_size)),
-            reward_state=lambda state, action: -reward_action(state, action) @ target,
+            transition_state=_same(np.eye(size)),
+            transition_action=_same(np.zeros((size, action_size))),
+            reward_state=lambda state, action: -(target.T @ reward_action(state, action).T).T,
             reward_action=reward_action,
         ),
     )
 
 
-def _turned(following: Float[ndarray, "B 3"], time_step: float) -> Float[ndarray, "B 3"]:
-    """∂s'/∂ω' of the pendulum with (cos φ, sin φ) held."""
-    turned = time_step * following[:, 1::-1] * [-1.0, 1.0]
-    return np.concatenate([turned, np.ones((len(following), 1))], axis=1)
+def _turned(state: ndarray, speed: ndarray, time_step: float) -> tuple[ndarray, ...]:
+    """cos and sin of the step Δω', the turned (x, y), and ω'; tan(Δω'/2) is cheaper than cos and sin."""
+    half = np.tan(0.5 * time_step * speed)
+    c = 2 / (1 + half**2) - 1
+    s, (x, y) = half * (1 + c), (state[:, 0], state[:, 1])
+    return c, s, c * x - s * y, s * x + c * y, speed
+
+
+def _by_speed(time_step: float, x: ndarray, y: ndarray) -> Float[ndarray, "B 3"]:
+    """∂s'/∂ω' of the pendulum at s' = (x, y, ω') with the angle before the step held."""
+    return np.stack([-time_step * y, time_step * x, np.ones(len(x))]).T
+
+
+def _turned_by_state(
+    time_step: float, by_speed: ndarray, c: ndarray, s: ndarray, x: ndarray, y: ndarray
+) -> Float[ndarray, "B 3 3"]:
+    """f_s of the pendulum: by ω', whose slopes are (0, by_speed), and the turn of (x, y) itself."""
+    out = np.empty((3, 3, len(x)))
+    np.multiply(_by_speed(time_step, x, y).T[:, None], by_speed[1:, None], out[:, 1:])
+    out[0, 0], out[1, 0], out[2, 0] = c, s, 0
+    out[0, 1] -= s
+    out[1, 1] += c
+    return out.transpose(2, 0, 1)
 
 
 def _on_the_circle(rng: np.random.Generator, batch: int) -> Float[ndarray, "B 3"]:
@@ -81,31 +106,20 @@ def pendulum(
         raise ValueError(f"damping must lie in (0, 1), got {damping}; it is the share of speed lost in one step")
     by_speed = np.array([0.0, time_step * gravity, 1 - damping])
 
-    def transition(state: ndarray, action: ndarray) -> Inexact[ndarray, "B 3"]:
-        x, y, _ = state.T
-        speed = state @ by_speed + time_step * torque * action[:, 0]
-        c, s = np.cos(time_step * speed), np.sin(time_step * speed)
-        return np.stack([c * x - s * y, s * x + c * y, speed], axis=1)
-
-    def transition_state(state: ndarray, action: ndarray) -> Float[ndarray, "B 3 3"]:
-        following = transition(state, action)
-        c, s = np.cos(time_step * following[:, 2]), np.sin(time_step * following[:, 2])
-        out = _turned(following, time_step)[:, :, None] * by_speed
-        out[:, :2, :2] += np.array([[c, -s], [s, c]]).transpose(2, 0, 1)
-        return out
-
-    def transition_action(state: ndarray, action: ndarray) -> Float[ndarray, "B 3 1"]:
-        return time_step * torque * _turned(transition(state, action), time_step)[:, :, None]
+    def moved(state: ndarray, action: ndarray) -> tuple[ndarray, ...]:
+        return _turned(state, state @ by_speed + time_step * torque * action[:, 0], time_step)
 
     return Environment(
         state_size=3,
         action_size=1,
         initial=_on_the_circle,
-        transition=transition,
+        transition=lambda state, action: np.stack(moved(state, action)[2:]).T,
         reward=lambda state, action: state[:, 0] - 1 - cost * (state[:, 2] ** 2 + action[:, 0] ** 2),
         jacobians=Jacobians(
-            transition_state=transition_state,
-            transition_action=transition_action,
+            transition_state=lambda state, action: _turned_by_state(time_step, by_speed, *moved(state, action)[:4]),
+            transition_action=lambda state, action: (
+                time_step * torque * _by_speed(time_step, *moved(state, action)[2:4])[:, :, None]
+            ),
             reward_state=lambda state, action: state * [0.0, 0.0, -2 * cost] + [1.0, 0.0, 0.0],
             reward_action=lambda state, action: -2 * cost * action,
         ),
@@ -148,11 +162,11 @@ def obstacle(
         state_size=4,
         action_size=2,
         initial=lambda rng, batch: np.array([-1.0, 0.0, 0.0, 0.0]) + rng.uniform(-0.1, 0.1, (batch, 4)),
-        transition=lambda state, action: state @ by_state.T + action @ by_action.T,
+        transition=lambda state, action: (by_state @ state.T + by_action @ action.T).T,
         reward=reward,
         jacobians=Jacobians(
-            transition_state=lambda state, action: np.tile(by_state, (len(state), 1, 1)),
-            transition_action=lambda state, action: np.tile(by_action, (len(state), 1, 1)),
+            transition_state=_same(by_state),
+            transition_action=_same(by_action),
             reward_state=reward_state,
             reward_action=lambda state, action: -2 * action_cost * action,
         ),
@@ -194,11 +208,11 @@ def shared_point_mass(
         state_size=2,
         action_size=1,
         initial=lambda rng, batch: centre + 0.1 * rng.standard_normal((batch, 2)),
-        transition=lambda state, action: state @ by_state.T + action @ by_action.T,
+        transition=lambda state, action: (by_state @ state.T + by_action @ action.T).T,
         reward=lambda state, action: -(state**2) @ np.array([1.0, 0.1]) - cost * action[:, 0] ** 2,
         jacobians=Jacobians(
-            transition_state=lambda state, action: np.tile(by_state, (len(state), 1, 1)),
-            transition_action=lambda state, action: np.tile(by_action, (len(state), 1, 1)),
+            transition_state=_same(by_state),
+            transition_action=_same(by_action),
             reward_state=lambda state, action: state * [-2.0, -0.2],
             reward_action=lambda state, action: -2 * cost * action,
         ),
