@@ -70,6 +70,26 @@ def test_patched_transformer_equals_a_hand_computed_forward() -> None:
     assert np.abs(found.detach().numpy() - expected).max() <= ALGEBRA * np.abs(expected).max()
 
 
+@given(st.sampled_from([(2, 1), (4, 2), (3, 3)]), st.sampled_from(["pre", "post"]), st.integers(0, 99))
+def test_shared_heads_equal_repeated_ones(heads: tuple[int, int], norm: str, seed: int) -> None:
+    query_heads, groups = heads
+    spec = {"layers": 2, "heads": query_heads, "head_width": 3, "norm": norm}
+    shared = Transformer(TransformerSpec(3, key_value_heads=groups, **spec), seed=seed)
+    full = Transformer(TransformerSpec(3, **spec), seed=seed)
+    full.load_state_dict(
+        {
+            name: torch.cat([p[: 3 * query_heads], *(_repeated(x, query_heads // groups) for x in
+                             p[3 * query_heads :].chunk(2))]) if "query_key_value" in name else p
+            for name, p in shared.state_dict().items()
+        }
+    )  # fmt: skip
+    assert float((trace(full, INPUTS).logits - trace(shared, INPUTS).logits).detach().abs().max()) <= ALGEBRA
+
+
+def _repeated(weight: torch.Tensor, times: int) -> torch.Tensor:
+    return weight.view(-1, 3, weight.shape[1]).repeat_interleave(times, 0).flatten(0, 1)
+
+
 @given(st.integers(1, 3), st.integers(0, 99))
 def test_gru_equals_the_library_gru(layers: int, seed: int) -> None:
     model = build("gru", vocab=3, layers=layers, seed=seed)
@@ -138,6 +158,9 @@ def test_bad_sizes_are_refused() -> None:
         TransformerSpec(3, layers=0)
     with pytest.raises((ValueError, TypeError), match="'pre'"):
         TransformerSpec(3, norm="none")  # type: ignore[arg-type]
+    for groups in (0, 2, 6):
+        with pytest.raises(ValueError, match=f"key_value_heads is {groups}; give a divisor of heads = 3"):
+            TransformerSpec(3, heads=3, key_value_heads=groups)
     with pytest.raises(ValueError, match="width is 0"):
         RecurrentSpec(3, width=0)
     with pytest.raises(ValueError, match=r"lacks .*embed_tokens"):

@@ -6,7 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.helpers import unchecked
 from vgrad_lab.experiments import verify_attention as checks
+from vgrad_lab.sequence.transformer import Transformer, TransformerSpec
 from vgrad_lab.tolerances import ALGEBRA, CLOSED_FORM, PLANTED_FAULT
 
 
@@ -49,3 +51,42 @@ def test_broad_attention_has_a_smaller_value_path(n: int) -> None:
     broad, peaked = torch.full((n,), 1 / n, dtype=torch.float64), torch.eye(n, dtype=torch.float64)[0]
     ratio = checks.value_path_power(broad, value) / checks.value_path_power(peaked, value)
     assert abs(ratio - 1 / n) <= ALGEBRA
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 2**31 - 1))
+def test_a_whole_block_in_closed_form_and_its_bound(seed: int) -> None:
+    block, h, source = checks.draw_block(np.random.default_rng(seed))
+    error, ratio = checks.block_errors(block, h, source)
+    assert error <= CLOSED_FORM
+    assert ratio <= 1 + CLOSED_FORM
+
+
+def test_the_bound_of_a_block_is_attained_in_the_limit_and_can_fail() -> None:
+    """One head of width 1, equal keys and no network: every factor is a number, and ‖J‖ its product up to the norm."""
+    spec = TransformerSpec(2, width=2, layers=1, heads=1, head_width=1)
+    block = Transformer(spec, seed=0).blocks[0]
+    for parameter in block.network.parameters():
+        parameter.data.zero_()
+    block.attention.query_key_value.weight.data.copy_(torch.tensor([[0.0, 0.0], [0.0, 0.0], [1.0, 0.0]]))
+    h = torch.tensor([[0.0, 1.0], [0.0, 1.0]], dtype=torch.float64)
+    path = checks.block_path(block, h, source=0)
+    size = float(torch.linalg.matrix_norm(path.jacobian, 2))
+    assert abs(size / path.bound - 1) <= CLOSED_FORM
+    assert size * (1 + PLANTED_FAULT) > path.bound
+
+
+def test_planted_fault_in_a_block_is_found() -> None:
+    block, h, source = checks.draw_block(np.random.default_rng(1))
+    exact = checks.block_path(block, h, source=source).jacobian
+    block.attention.output.weight.data[:, 0] *= 1 + PLANTED_FAULT
+    moved = checks.block_path(block, h, source=source).jacobian
+    assert float((moved - exact).norm() / exact.norm()) > CLOSED_FORM
+    assert checks.block_errors(block, h, source)[0] <= CLOSED_FORM
+
+
+def test_evidence_and_refusals_of_a_block() -> None:
+    assert checks.s19_block(examples=5).passed
+    block, h, _ = checks.draw_block(np.random.default_rng(0))
+    with pytest.raises(ValueError, match=f"source is {len(h) - 1}"):
+        unchecked(checks.block_path)(block, h, source=len(h) - 1)

@@ -13,7 +13,10 @@ from vgrad_lab.sequence.trace import Edit, SequenceModel, Trace, check_tokens, u
 
 @dataclass(frozen=True)
 class TransformerSpec:
-    """Sizes of a transformer; ``norm`` places the RMS norm before each sublayer or after each residual sum."""
+    """Sizes of a transformer; ``norm`` places the RMS norm before each sublayer or after each residual sum.
+
+    key_value_heads: heads of keys and values, each shared by heads/key_value_heads query heads; None for one each.
+    """
 
     vocab: int
     width: int = 8
@@ -23,35 +26,49 @@ class TransformerSpec:
     norm: Literal["pre", "post"] = "pre"
     max_length: int = 16
     expansion: int = 4
+    key_value_heads: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("vocab", "width", "layers", "heads", "head_width", "max_length", "expansion"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; give at least 1")
+        if self.groups < 1 or self.heads % self.groups:
+            raise ValueError(f"key_value_heads is {self.key_value_heads}; give a divisor of heads = {self.heads}")
         if self.norm not in ("pre", "post"):
             raise ValueError(f"norm is {self.norm!r}; give 'pre' or 'post'")
 
+    @property
+    def groups(self) -> int:
+        """Number of key-value heads."""
+        return self.heads if self.key_value_heads is None else self.key_value_heads
+
 
 class Attention(nn.Module):
-    """Causal multi-head attention without biases; masked weights are exactly 0."""
+    """Causal multi-head attention without biases, key-value heads possibly shared; masked weights are exactly 0."""
 
     def __init__(self, spec: TransformerSpec) -> None:
         super().__init__()
-        self.heads = spec.heads
+        self.heads, self.groups, self.head_width = spec.heads, spec.groups, spec.head_width
         inner = spec.heads * spec.head_width
-        self.query_key_value = nn.Linear(spec.width, 3 * inner, bias=False)
+        self.query_key_value = nn.Linear(spec.width, inner + 2 * spec.groups * spec.head_width, bias=False)
         self.output = nn.Linear(inner, spec.width, bias=False)
+
+    def weigh(self, x: Float[Tensor, "B T S"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Weights α (B, heads, T, T) and queries, keys, values (B, heads, T, head width), groups repeated."""
+        sizes = [count * self.head_width for count in (self.heads, self.groups, self.groups)]
+        query, key, value = (
+            part.unflatten(-1, (-1, self.head_width)).transpose(1, 2)
+            for part in self.query_key_value(x).split(sizes, -1)
+        )
+        key, value = (part.repeat_interleave(self.heads // self.groups, dim=1) for part in (key, value))
+        scores = query @ key.transpose(-1, -2) * self.head_width**-0.5
+        later = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).triu(1)
+        return scores.masked_fill(later, -torch.inf).softmax(-1), query, key, value
 
     def forward(self, x: Float[Tensor, "B T S"]) -> Float[Tensor, "B T S"]:
         """o_t = W_O Σ_{j≤t} α_{tj} v_j, per head."""
-        batch, length, _ = x.shape
-        query, key, value = (
-            part.view(batch, length, self.heads, -1).transpose(1, 2) for part in self.query_key_value(x).chunk(3, -1)
-        )
-        scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
-        later = torch.ones(length, length, dtype=torch.bool, device=x.device).triu(1)
-        mixed = scores.masked_fill(later, -torch.inf).softmax(-1) @ value
-        return self.output(mixed.transpose(1, 2).reshape(batch, length, -1))
+        weight, _, _, value = self.weigh(x)
+        return self.output((weight @ value).transpose(1, 2).flatten(2))
 
 
 class Block(nn.Module):
