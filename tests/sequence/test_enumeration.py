@@ -31,6 +31,30 @@ def test_probabilities_sum_to_one(kind: Kind, vocab: int, horizon: int, seed: in
     assert abs(total - 1) <= ALGEBRA
 
 
+@given(st.sampled_from(KINDS), st.integers(2, 4), st.integers(1, 4), st.integers(0, 99), st.data())
+def test_answers_that_end_early_are_all_and_distinct(
+    kind: Kind, vocab: int, horizon: int, seed: int, data: st.DataObject
+) -> None:
+    end = data.draw(st.integers(0, vocab - 1))
+    model = build(kind, vocab=vocab, layers=1, seed=seed)
+    cases = continuations(vocab, (end, 0), remaining=horizon, end=end)
+    open_ways = vocab - 1
+    assert len(cases.targets) == sum(open_ways**k for k in range(horizon)) + open_ways**horizon
+    assert len(torch.unique(cases.targets, dim=0)) == len(cases.targets)
+    assert abs(float(sequence_probability(trace(model, cases.inputs), cases).sum().detach()) - 1) <= ALGEBRA
+    for row, scored, length in zip(cases.targets[:, 1:].tolist(), cases.scored, cases.lengths.tolist(), strict=True):
+        assert length == (row.index(end) + 1 if end in row else horizon)
+        assert scored.tolist() == [False, *(i < length for i in range(horizon))]
+
+
+def test_columns_after_the_end_count_for_nothing() -> None:
+    model = build("pre", vocab=2, layers=1, seed=0)
+    cases = continuations(2, (0,), remaining=3, end=1)
+    advantage = np.random.default_rng(0).normal(size=(4, 3))
+    other = np.where(cases.scored.numpy(), advantage, 99.0)
+    assert torch.equal(expected_costate(model, cases, advantage), expected_costate(model, cases, other))
+
+
 def test_tokens_of_the_prefix_are_not_scored() -> None:
     model = build("pre", vocab=2, layers=1, seed=0)
     cases = continuations(2, (0, 1, 1), remaining=1)
@@ -79,6 +103,8 @@ def test_refusals() -> None:
         continuations(2, (), remaining=1)
     with pytest.raises(ValueError, match="prefix runs"):
         continuations(2, (2,), remaining=1)
+    with pytest.raises(ValueError, match="end is 2"):
+        continuations(2, (0,), remaining=1, end=2)
     with pytest.raises(ValueError, match="one number per continuation"):
         value(model, cases, np.zeros(3))
     with pytest.raises(ValueError, match="NaN"):

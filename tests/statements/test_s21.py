@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vgrad_lab.advantage import from_group
+from vgrad_lab.advantage import Baseline, from_group
+from vgrad_lab.experiments import verify_answers as ends
 from vgrad_lab.experiments import verify_value_gradient as checks
 from vgrad_lab.experiments.verify_sequence import KINDS, Kind, build
 from vgrad_lab.sequence.enumeration import (
@@ -164,3 +165,74 @@ def test_evidence_and_counterexample() -> None:
 
 def test_relaxed_check_survives_saturated_draws() -> None:
     assert checks.s21_relaxed(seed=1178, examples=2).passed
+
+
+ended = (st.sampled_from(KINDS), st.integers(2, 4), st.integers(1, 3), st.integers(1, 3), st.integers(0, 2**31 - 1))
+
+
+def answers(kind: Kind, vocab: int, layers: int, horizon: int, seed: int) -> ends.Answers:
+    return ends.answers(build(kind, vocab=vocab, layers=layers, seed=seed), horizon, np.random.default_rng(seed))
+
+
+@settings(max_examples=25)
+@given(*ended)
+def test_answers_that_end_early_with_any_critic(kind: Kind, vocab: int, layers: int, horizon: int, seed: int) -> None:
+    """PPO with λ = 1; the reward less its critic is the same advantage on every scored token."""
+    case = answers(kind, vocab, layers, horizon, seed)
+    critic = ends.prefix_values(case.cases, np.random.default_rng(seed))
+    assert ends.gae_errors(case, critic, decay=1.0).max() <= ALGEBRA
+    assert ends.gae_errors(case, critic, decay=1.0, planted=PLANTED_FAULT).max() > ALGEBRA
+    for tokens in range(horizon):
+        cases, rows = case.after(tokens)
+        reward = case.reward[rows]
+        advantage = reward[:, None] - ends.prefix_values(cases, np.random.default_rng(seed))[:, :-1]
+        found, truth = expected_costate(case.model, cases, advantage), value_gradient(case.model, cases, reward)
+        assert checks.errors(found, truth).max() <= ALGEBRA
+
+
+@settings(max_examples=15)
+@given(*ended, st.floats(0, 1))
+def test_the_exact_critic_allows_any_lambda(
+    kind: Kind, vocab: int, layers: int, horizon: int, seed: int, decay: float
+) -> None:
+    case = answers(kind, vocab, layers, horizon, seed)
+    critic = ends.exact_values(case.cases, case.chance(), case.reward)
+    assert ends.gae_errors(case, critic, decay=decay).max() <= ALGEBRA
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_shorter_lambda_needs_the_exact_critic(kind: Kind) -> None:
+    for seed in range(3):
+        case = answers(kind, 3, 2, 3, seed)
+        critic = ends.prefix_values(case.cases, np.random.default_rng(seed))
+        assert ends.gae_errors(case, critic, decay=0.9).max() > 0.01
+        assert ends.gae_errors(case, 0 * critic, decay=0.9).max() > 0.01
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_discount_breaks_it(kind: Kind) -> None:
+    for seed in range(3):
+        case = answers(kind, 3, 2, 3, seed)
+        critic = ends.exact_values(case.cases, case.chance(), case.reward)
+        assert ends.gae_errors(case, 0 * critic, decay=1.0, discount=0.9).max() > 0.01
+
+
+@settings(max_examples=8)
+@given(st.integers(0, 2**31 - 1), st.sampled_from(["leave_one_out", "group_mean", "standardised"]), st.integers(0, 1))
+def test_groups_of_answers_that_end_early(seed: int, baseline: Baseline, tokens: int) -> None:
+    case = ends.draw_answers(np.random.default_rng(seed), binary=True, horizon=2)
+    for group in (2, 3):
+        assert ends.group_errors(case, baseline, group=group, tokens=tokens).max() <= ALGEBRA
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_dividing_by_the_length_turns_the_value_gradient_round(kind: Kind) -> None:
+    found, own, reward = ends.length_case(build(kind, vocab=2, layers=2, seed=0))
+    assert checks.errors(found[None, None], own[None, None]).max() <= ALGEBRA
+    assert float(torch.cosine_similarity(found, reward, dim=0)) == pytest.approx(-1, abs=1e-9)
+    assert ends.s21_length().refutes
+
+
+def test_answers_evidence() -> None:
+    assert ends.s21_answers(examples=4).passed
+    assert ends.s21_group_answers(examples=2).passed

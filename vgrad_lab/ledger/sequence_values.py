@@ -3,6 +3,7 @@
 from vgrad_lab.ledger.types import Statement, Status
 
 THEOREM = "vgrad_lab.experiments.verify_theorem:"
+ANSWERS = "vgrad_lab.experiments.verify_answers:"
 VALUES = "vgrad_lab.experiments.verify_value_gradient:"
 T = "tests/statements/test_"
 OLMO2 = "tests/sequence/test_olmo2.py::"
@@ -76,7 +77,7 @@ EXPECTED: tuple[Statement, ...] = (
             T + "s21.py::test_state_alone_does_not_determine_the_value_gradient",
         ),
         counterexample=VALUES + "s21_counterexample",
-        corrected_by=("S21.exact", "S21.group", "S21.relaxed"),
+        corrected_by=("S21.exact", "S21.group", "S21.gae", "S21.relaxed"),
         note="The gradient of the relaxed rollout is not what GRPO estimates: with Q(x) = 2x² − x on tokens 0 and 1 it "
         "tends to minus the discrete one as H → 0. Nor is G a function of h_t: one h under two prefixes gives "
         "gradients that differ by .73, .81, .79, .80 (relative, l = 0…3).",
@@ -101,9 +102,10 @@ EXPECTED: tuple[Statement, ...] = (
             T + "s21.py::test_reward_that_reads_the_state_breaks_it",
             T + "s21.py::test_state_alone_does_not_determine_the_value_gradient",
             T + "s21.py::test_tokens_of_another_policy_break_it",
+            T + "s21.py::test_answers_that_end_early_with_any_critic",
             OLMO2 + "test_s21_exact",
         ),
-        evidence=(VALUES + "s21_exact",),
+        evidence=(VALUES + "s21_exact", ANSWERS + "s21_answers"),
         note="Residual below 4e-15 by enumeration, transformers, GRU, token-only network and OLMo-2 in float64. With "
         "the return on the first token alone the error below the last layer was 4 %-154 % over 24 random transformers "
         "of three layers (the audit's models gave 33 %-99 %), and 11 %-262 % in a GRU at every layer.",
@@ -120,9 +122,38 @@ EXPECTED: tuple[Statement, ...] = (
             T + "s21.py::test_own_mean_and_leave_one_out_scale_it",
             T + "s21.py::test_binary_standardised_scales_it_by_kappa",
             T + "s21.py::test_standardised_real_rewards_are_not_a_multiple",
+            T + "s21.py::test_groups_of_answers_that_end_early",
         ),
-        evidence=(VALUES + "s21_group",),
-        note="Brute force over all groups of 2 and 3 samples; the factor is of the prompt's p, whatever the prefix.",
+        evidence=(VALUES + "s21_group", ANSWERS + "s21_group_answers"),
+        note="Brute force over all groups of 2-4 samples; the factor is of the prompt's p, whatever the prefix.",
+    ),
+    Statement(
+        id="S21.gae",
+        where="derived here",
+        claim="PPO's advantage (GAE) gives the exact value gradient, with answers of any length, at λ = 1 for every "
+        "critic and at every λ for the exact critic.",
+        status=Status.HOLDS_UNDER,
+        assumptions=("λ = 1, or the critic is the exact value function", "γ = 1"),
+        uses=("S21.exact",),
+        tests=(
+            T + "s21.py::test_answers_that_end_early_with_any_critic",
+            T + "s21.py::test_the_exact_critic_allows_any_lambda",
+            T + "s21.py::test_a_shorter_lambda_needs_the_exact_critic",
+            T + "s21.py::test_a_discount_breaks_it",
+        ),
+        evidence=(ANSWERS + "s21_answers",),
+        note="On-policy and without clipping; tokens of another policy break S21.exact.",
+    ),
+    Statement(
+        id="S21.length",
+        where="eq. (1)",
+        claim="The factor 1/T_i of GRPO's loss leaves the direction of E[λ̂] along the value gradient of R.",
+        status=Status.FAILS_AS_WRITTEN,
+        tests=(T + "s21.py::test_dividing_by_the_length_turns_the_value_gradient_round",),
+        counterexample=ANSWERS + "s21_length",
+        corrected_by=("S21.exact",),
+        note="E[λ̂] is the value gradient of R/T. Rewards 1 and 1.5 for answers of one and two tokens: the opposite "
+        "direction at the last layer, in every architecture. With a baseline b it is that of (R − b)/T.",
     ),
     Statement(
         id="S21.relaxed",

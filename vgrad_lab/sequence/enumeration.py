@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor
 
@@ -22,16 +22,23 @@ class Continuations:
 
     inputs: prefix and all continuation tokens but the last; targets: inputs shifted by one and completed.
     given: length of the prefix; positions given−1 … T−1 sample the continuation.
+    scored: True where the target was sampled: in the continuation, up to and with the end token if there is one.
     """
 
     inputs: Int[Tensor, "B T"]
     targets: Int[Tensor, "B T"]
     given: int
+    scored: Bool[Tensor, "B T"]
 
     @property
     def sampled(self) -> slice:
-        """Positions whose targets were sampled."""
+        """Positions of the continuation."""
         return slice(self.given - 1, None)
+
+    @property
+    def lengths(self) -> Int[Tensor, " B"]:
+        """Number of sampled tokens of each continuation."""
+        return self.scored.sum(1)
 
 
 def all_sequences(vocab: int, horizon: int) -> Int[Tensor, "B T"]:
@@ -41,18 +48,32 @@ def all_sequences(vocab: int, horizon: int) -> Int[Tensor, "B T"]:
     return torch.cartesian_prod(*[torch.arange(vocab)] * horizon).reshape(-1, horizon)
 
 
-def continuations(vocab: int, prefix: Sequence[int], *, remaining: int) -> Continuations:
-    """Every continuation of ``prefix`` by ``remaining`` tokens; raises ValueError for an empty or bad prefix."""
+def continuations(
+    vocab: int, prefix: Sequence[int], *, remaining: int, end: int | None = None
+) -> Continuations:  # fmt: skip
+    """Every continuation of ``prefix`` by at most ``remaining`` tokens.
+
+    end: the token that ends an answer; what follows it is filled with it and not scored. None: all of one length.
+    Raises ValueError for an empty or bad prefix, an end outside the vocabulary and too many continuations.
+    """
     head = torch.tensor([list(prefix)], dtype=torch.int64)
     check_tokens(head, vocab=vocab, name="prefix")
+    if end is not None and not 0 <= end < vocab:
+        raise ValueError(f"end is {end}; token ids must lie in 0 … {vocab - 1}")
     tail = all_sequences(vocab, remaining)
+    over = torch.zeros_like(tail, dtype=torch.bool)
+    if end is not None:
+        over[:, 1:] = (tail == end).cummax(1).values[:, :-1]
+        kept = ((tail == end) | ~over).all(1)
+        tail, over = tail[kept], over[kept]
     tokens = torch.cat([head.expand(len(tail), -1), tail], dim=1)
-    return Continuations(tokens[:, :-1], tokens[:, 1:], len(prefix))
+    unscored = torch.zeros(len(tail), len(prefix) - 1, dtype=torch.bool)
+    return Continuations(tokens[:, :-1], tokens[:, 1:], len(prefix), torch.cat([unscored, ~over], dim=1))
 
 
 def sequence_probability(result: Trace, cases: Continuations) -> Float[Tensor, " B"]:
-    """π(o | prefix) = Π_k π(o_k | o_{<k}) of every continuation, differentiable."""
-    return token_logprob(result.logits, cases.targets)[:, cases.sampled].sum(1).exp()
+    """π(o | prefix) = Π_k π(o_k | o_{<k}) over the scored tokens of every continuation, differentiable."""
+    return (token_logprob(result.logits, cases.targets) * cases.scored).sum(1).exp()
 
 
 def value(
@@ -83,7 +104,8 @@ def expected_costate(
 ) -> Float[Tensor, "L1 T S"]:
     """E[λ̂_t^(l) | prefix] by enumeration, for every layer and every prefix position.
 
-    advantage: (B,) or one column per sampled token. The T axis is the prefix. Ledger S21.exact.
+    advantage: (B,) or one column per sampled token; what stands after the end counts for nothing. The T axis is the
+    prefix. Ledger S21.exact.
     """
     sampled = cases.targets.shape[1] - cases.given + 1
     if advantage.shape not in ((len(cases.targets),), (len(cases.targets), sampled)):
@@ -93,6 +115,7 @@ def expected_costate(
     probability = sequence_probability(result, cases).detach().numpy()
     weight = np.zeros(tuple(cases.targets.shape))
     weight[:, cases.sampled] = probability[:, None] * (advantage if advantage.ndim == 2 else advantage[:, None])
+    weight *= cases.scored.numpy()
     return empirical_costate(result, cases.targets, weight)[:, :, : cases.given].sum(1)
 
 
