@@ -7,6 +7,7 @@ from vgrad_lab.ledger.types import Statement, Status
 STATES = "vgrad_lab.experiments.verify_sequence:"
 T = "tests/statements/test_"
 OLMO2 = "tests/sequence/test_olmo2.py::"
+CACHE = "tests/sequence/test_olmo2_cache.py::"
 
 HIDDEN_STATES: tuple[Statement, ...] = (
     Statement(
@@ -77,8 +78,14 @@ HIDDEN_STATES: tuple[Statement, ...] = (
         claim="One step in time is exact for the growing cache S_t of all earlier hidden states (what keys and values "
         "are made from): λ_t = ∂(Â_t ℓ_t)/∂S_t + (∂S_{t+1}/∂S_t)^T λ_{t+1}.",
         status=Status.HOLDS,
-        tests=(T + "s14.py::test_one_step_in_time_for_the_cache", OLMO2 + "test_s14_recursions"),
+        tests=(
+            T + "s14.py::test_one_step_in_time_for_the_cache",
+            OLMO2 + "test_s14_recursions",
+            CACHE + "test_one_step_is_exact_for_the_cache_of_the_library",
+        ),
         evidence=(STATES + "s14_cache",),
+        note="Also for the keys and values themselves, in the library's DynamicCache. OLMo-2 must be patched to compute "
+        "in float64: its norms and its softmax cast to float32, and the recursion then closes to single precision only.",
     ),
     Statement(
         id="S14.gru",

@@ -135,6 +135,7 @@ PATHS: tuple[Statement, ...] = (
             T + "s18.py::test_grouped_heads_attain_the_rank_of_one_layer",
             T + "s18.py::test_grouped_heads_attain_the_rank_of_more_layers",
             T + "s18.py::test_the_rank_of_one_layer_is_no_bound_for_each_of_two",
+            "tests/sequence/test_olmo2_cache.py::test_grouped_heads_of_the_library",
         ),
         evidence=(ATTENTION + "s18_grouped",),
         note="For g = 1 it is the bound of S18. Attained in 299 of 300 random transformers of 1-3 layers, pre- and "

@@ -140,6 +140,7 @@ EXPECTED: tuple[Statement, ...] = (
             T + "s21.py::test_the_exact_critic_allows_any_lambda",
             T + "s21.py::test_a_shorter_lambda_needs_the_exact_critic",
             T + "s21.py::test_a_discount_breaks_it",
+            "tests/sequence/test_olmo2_cache.py::test_answers_that_end_early",
         ),
         evidence=(ANSWERS + "s21_answers",),
         note="On-policy and without clipping; tokens of another policy break S21.exact.",
