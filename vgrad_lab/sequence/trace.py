@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 Edit = Callable[[int, int, Tensor], Tensor]
@@ -15,7 +15,8 @@ Edit = Callable[[int, int, Tensor], Tensor]
 class Trace:
     """Hidden states and logits of one forward pass, all in one autograd graph.
 
-    hidden: row 0 is the embedding, row l the output of layer l; the last row stands *before* any final norm.
+    hidden: row 0 is what the first layer reads (embedding and position), row l the output of layer l; the last row
+    stands *before* any final norm.
     head_input: what the output matrix reads, *after* the final norm (the last row of ``hidden`` where there is none).
     logits: position t scores the token that follows input t.
     probe: zeros added to every state, so that a derivative with respect to it is one with respect to ``hidden``.
@@ -25,6 +26,16 @@ class Trace:
     head_input: Float[Tensor, "B T S"]
     logits: Float[Tensor, "B T V"]
     probe: Float[Tensor, "L1 B T S"] | None = None
+
+    @property
+    def before_final_norm(self) -> Float[Tensor, "B T S"]:
+        """h^(L), the residual stream that leaves the last layer: ``hidden[-1]``."""
+        return self.hidden[-1]
+
+    @property
+    def after_final_norm(self) -> Float[Tensor, "B T S"]:
+        """What the head reads: ``head_input``, the entry that transformers calls ``hidden_states[-1]``."""
+        return self.head_input
 
 
 @dataclass(frozen=True)
@@ -63,7 +74,7 @@ def check_tokens(tokens: Tensor, *, vocab: int, name: str = "tokens", max_length
     if tokens.ndim != 2 or tokens.numel() == 0:
         raise ValueError(f"{name} has shape {tuple(tokens.shape)}; give a non-empty (B,T) array")
     if tokens.dtype is not torch.int64:
-        raise ValueError(f"{name} has dtype {tokens.dtype}; give int64 token ids")
+        raise ValueError(f"{name} has dtype {tokens.dtype}; give int64 token ids (embeddings go to trace_embeddings)")
     low, high = int(tokens.min()), int(tokens.max())
     if low < 0 or high >= vocab:
         raise ValueError(f"{name} runs from {low} to {high}; token ids must lie in 0 … {vocab - 1}")
@@ -85,30 +96,73 @@ def patching(patch: Patch) -> Edit:
 
 
 def probing(probe: Float[Tensor, "L1 B T S"]) -> Edit:
-    """The edit that adds ``probe`` to every state."""
+    """The edit that adds ``probe`` to every state.
+
+    The probe is taken apart once: the derivative of n slices would cost n times its size.
+    """
+    rows = probe.unbind(0)
+    steps: dict[int, tuple[Tensor, ...]] = {}
 
     def edit(layer: int, start: int, h: Tensor) -> Tensor:
-        return h + probe[layer, :, start : start + h.shape[1]]
+        if h.shape[1] == probe.shape[2]:
+            return h + rows[layer]
+        if h.shape[1] > 1:
+            return h + rows[layer][:, start : start + h.shape[1]]
+        if layer not in steps:
+            steps[layer] = torch.split(rows[layer], 1, dim=1)
+        return h + steps[layer][start]
 
     return edit
 
 
-def trace(model: SequenceModel, inputs: Int[Tensor, "B T"], *, patch: Patch | None = None) -> Trace:
+def trace(
+    model: SequenceModel, inputs: Int[Tensor, "B T"], *, patch: Patch | None = None,
+    attention_mask: Int[Tensor, "B T"] | Bool[Tensor, "B T"] | None = None,
+) -> Trace:  # fmt: skip
     """Run ``model`` on fixed tokens, with a probe on every state and at most one state replaced.
 
     inputs: (B,T) token ids. patch: later positions and layers read the replaced state as they read the natural one.
-    Raises ValueError for tokens outside the vocabulary and for a patch outside the trace.
+    attention_mask: 1 at real tokens, 0 at padding left or right of them; each row then gives what it gives alone, and
+    0 at its padding. Without a mask every token is read as a real one. Raises ValueError for tokens outside the
+    vocabulary, a patch outside the trace and a mask with holes.
     """
     check_tokens(inputs, vocab=model.vocab, name="inputs", max_length=model.max_length)
-    parameter = next(model.parameters())
-    shape = (model.layers + 1, *inputs.shape, model.width)
-    probe = torch.zeros(shape, dtype=parameter.dtype, device=parameter.device, requires_grad=True)
+    probe = _fresh_probe(model, inputs.shape)
+    if patch is not None:
+        _check_patch(patch, tuple(probe.shape))
+    if attention_mask is not None:
+        from vgrad_lab.sequence.padding import padded_trace, padding
+
+        return padded_trace(model, inputs, padding(attention_mask, inputs), probe, patch)
+    put = unchanged if patch is None else patching(patch)
     add = probing(probe)
-    if patch is None:
-        return replace(model(inputs, edit=add), probe=probe)
-    _check_patch(patch, shape)
-    put = patching(patch)
     return replace(model(inputs, edit=lambda layer, start, h: add(layer, start, put(layer, start, h))), probe=probe)
+
+
+def trace_embeddings(model: SequenceModel, embeddings: Float[Tensor, "B T S"]) -> Trace:
+    """``trace`` from given states at layer 0 (embedding *and* position; soft tokens, say) instead of token ids.
+
+    Raises ValueError for integers (token ids), another width, no positions or too many.
+    """
+    if not embeddings.is_floating_point():
+        raise ValueError(f"embeddings has dtype {embeddings.dtype}; give floating-point states (token ids go to trace)")
+    if embeddings.ndim != 3 or embeddings.numel() == 0 or embeddings.shape[2] != model.width:
+        raise ValueError(f"embeddings has shape {tuple(embeddings.shape)}; give a non-empty (B,T,{model.width})")
+    inputs = torch.zeros(embeddings.shape[:2], dtype=torch.int64, device=embeddings.device)
+    check_tokens(inputs, vocab=model.vocab, name="embeddings", max_length=model.max_length)
+    probe = _fresh_probe(model, inputs.shape)
+    add = probing(probe)
+
+    def edit(layer: int, start: int, h: Tensor) -> Tensor:
+        return add(layer, start, h if layer else embeddings[:, start : start + h.shape[1]].to(h.dtype))
+
+    return replace(model(inputs, edit=edit), probe=probe)
+
+
+def _fresh_probe(model: SequenceModel, shape: torch.Size) -> Tensor:
+    parameter = next(model.parameters())
+    size = (model.layers + 1, *shape, model.width)
+    return torch.zeros(size, dtype=parameter.dtype, device=parameter.device, requires_grad=True)
 
 
 def _check_patch(patch: Patch, shape: tuple[int, ...]) -> None:
@@ -118,5 +172,7 @@ def _check_patch(patch: Patch, shape: tuple[int, ...]) -> None:
             f"patch at layer {patch.layer}, position {patch.position}; "
             f"layers are 0 … {rows - 1} and positions 0 … {length - 1}"
         )
+    if not patch.value.is_floating_point():
+        raise ValueError(f"patch value has dtype {patch.value.dtype}; give floating-point states, not token ids")
     if tuple(patch.value.shape) not in ((width,), (batch, width)):
         raise ValueError(f"patch value has shape {tuple(patch.value.shape)}; give ({width},) or ({batch}, {width})")
