@@ -1,12 +1,13 @@
 """Regenerate what is generated: docs/ledger.md, docs/notation.md, the blocks of README, the notebooks.
 
-python tools/docs.py [--no-notebooks]
+python tools/docs.py [--no-notebooks | TUTORIAL ...]    (tutorials by name, 00_one_step; all of them by default)
 """
 
 import json
 import os
 import re
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -101,25 +102,44 @@ def readme(text: str) -> str:
     return text
 
 
-def notebooks() -> None:
-    """Execute every tutorial source into the notebook beside it (with the real run where there is one)."""
+def sources() -> list[Path]:
+    """The tutorials' sources; files that start with an underscore are what they share."""
+    return sorted((ROOT / "tutorials").glob("[0-9]*.py"))
+
+
+def without_traces(notebook: Any) -> Any:
+    """The notebook without what depends on the machine or needs a live kernel: times, warnings, widgets."""
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        cell.get("metadata", {}).pop("execution", None)
+        if cell.cell_type == "code":  # warnings name paths of this machine
+            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+            for output in cell.outputs:  # of a picture with sliders the still picture remains
+                output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
+    return notebook
+
+
+def notebooks(names: list[str]) -> None:
+    """Execute the named tutorials, or all, into the notebooks beside them (with the real run where there is one)."""
     import jupytext
     from nbclient import NotebookClient
 
+    known = {source.stem for source in sources()}
+    if unknown := set(names) - known:
+        raise SystemExit(f"no tutorial {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}")
     os.environ.pop("MPLBACKEND", None)  # a backend without a screen would leave the notebooks without pictures
-    for source in sorted((ROOT / "tutorials").glob("*.py")):
+    for source in sources():
+        if names and source.stem not in names:
+            continue
         notebook = jupytext.read(source)
         for number, cell in enumerate(notebook.cells):
             cell["id"] = f"cell-{number}"
+        begin = time.perf_counter()
         NotebookClient(
             notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": source.parent}}
         ).execute()
-        for cell in notebook.cells:
-            cell.get("metadata", {}).pop("execution", None)
-            if cell.cell_type == "code":  # warnings name paths of this machine
-                cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
-        jupytext.write(notebook, source.with_suffix(".ipynb"))
-        print(f"executed {source.stem}")
+        jupytext.write(without_traces(notebook), source.with_suffix(".ipynb"))
+        print(f"executed {source.stem} in {time.perf_counter() - begin:.0f} s")
 
 
 def main() -> None:
@@ -130,7 +150,7 @@ def main() -> None:
     path = ROOT / "README.md"
     path.write_text(readme(path.read_text(encoding="utf-8")), encoding="utf-8")
     if "--no-notebooks" not in sys.argv[1:]:
-        notebooks()
+        notebooks(sys.argv[1:])
 
 
 if __name__ == "__main__":

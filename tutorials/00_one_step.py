@@ -23,17 +23,24 @@
 # * the **pathwise derivative** (PD) uses the reward's slope: $\mathbb E\,[\,r'(a)\,]$.
 #
 # GRPO, which trains language models, is of the first kind; backpropagation through time is of the second. Here you see
-# when both are the same number, when one of them is wrong, and when both agree and are wrong. Time: about 20 minutes.
-# Every claim has an id such as **S08** in the project's ledger.
+# when both are the same number, when one of them is wrong, and when both agree and are wrong. Time: about 30 minutes.
+# Every claim has an id such as **S08** in the project's ledger. You need derivatives, expectations and a little NumPy.
+#
+# Some pictures have **sliders**; they live when you run the notebook with `ipywidgets` installed
+# (`pip install -e '.[notebooks]'`), and show a few still values otherwise. The exercises at the end check your answers.
 
 # %%
 import matplotlib.pyplot as plt
 import numpy as np
+from _exercises import check, hint
+from _sliders import Slider, explore
+from scipy.optimize import brentq
 
 from vgrad_lab import verify
 from vgrad_lab.continuous import environments, noise, oracles, policies
 from vgrad_lab.continuous.estimators import pathwise_gradient, score_function_gradient
 from vgrad_lab.continuous.rollout import sample_rollout
+from vgrad_lab.continuous.variance import one_step_moments
 
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"  # Okabe–Ito: safe for colour-blind readers
 rng = np.random.default_rng(0)
@@ -79,34 +86,51 @@ for law in (noise.gaussian(1.0), noise.laplace(1.0), noise.logistic(0.5)):
 
 
 # %%
-def variances(omega, sigma=1.0):
-    """Variance of the score-function and of the pathwise samples for r = sin ωa at ā = 0, by quadrature."""
-    x, weight = noise.gaussian(sigma).quadrature(())
-    samples = np.sin(omega * x) * x / sigma**2, omega * np.cos(omega * x)
-    return [weight @ (s - weight @ s) ** 2 for s in samples]
+def variance_gap(omega, sigma=1.0):
+    """Var PD − Var SF of one sample for r = sin ωa at ā = 0, in closed form."""
+    both = one_step_moments("sine", scale=sigma, frequency=omega)
+    return both.pathwise - both.score_function
 
 
+flip = brentq(variance_gap, 0.5, 2.0)
 grid = np.geomspace(0.2, 6, 60)
-score_variance, path_variance = np.array([variances(w) for w in grid]).T
-flip = grid[np.argmax(path_variance > score_variance)]
+exact = [one_step_moments("sine", frequency=w) for w in grid]
 
-figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-axes[0].loglog(grid, score_variance, color=BLUE, label="score function")
-axes[0].loglog(grid, path_variance, "--", color=ORANGE, label="pathwise")
-axes[0].axvline(1.109, color="0.6", linewidth=1)
-axes[0].set(xlabel="frequency ω of the reward (noise σ = 1)", ylabel="variance of one sample", title="The order flips")
-axes[0].set_xticks([0.2, 0.5, 1, 2, 5], ["0.2", "0.5", "1", "2", "5"])
-axes[0].tick_params(axis="x", which="minor", labelbottom=False)
-axes[0].legend()
-bins = np.linspace(-4, 4, 81)
-for omega, shade in ((0.5, ORANGE), (3.0, RED)):
-    axes[1].hist(
-        omega * np.cos(omega * xi), bins, density=True, histtype="step", color=shade, label=f"pathwise, ω = {omega}"
-    )
-axes[1].hist(np.sin(0.5 * xi) * xi, bins, density=True, histtype="step", color=BLUE, label="score function, ω = 0.5")
-axes[1].set(xlabel="one sample of the gradient", ylabel="density", title="What a single sample looks like")
-axes[1].legend(fontsize=8, loc="upper left")
-print(f"first grid point with Var PD > Var SF: ω = {flip:.2f}")
+figure, axis = plt.subplots(figsize=(6, 3.4), layout="constrained")
+axis.loglog(grid, [m.score_function for m in exact], color=BLUE, label="score function")
+axis.loglog(grid, [m.pathwise for m in exact], "--", color=ORANGE, label="pathwise")
+for omega in (0.5, flip, 3.0):
+    samples = np.sin(omega * xi) * xi, omega * np.cos(omega * xi)
+    for s, colour in zip(samples, (BLUE, ORANGE), strict=True):
+        axis.plot(omega, s.var(), "o", color=colour, markersize=5)
+axis.axvline(flip, color="0.6", linewidth=1)
+axis.set(xlabel="frequency ω of the reward (noise σ = 1)", ylabel="variance of one sample", title="The order flips")
+axis.set_xticks([0.2, 0.5, 1, 2, 5], ["0.2", "0.5", "1", "2", "5"])
+axis.tick_params(axis="x", which="minor", labelbottom=False)
+axis.legend()
+print(f"the order flips at ωσ = {flip:.4f}; lines: closed form, dots: {len(xi)} samples")
+
+# %% [markdown]
+# What a single sample looks like on either side. A pathwise sample is at most ω in size, but takes both extremes as soon
+# as the noise spans a period; a score-function sample does not care how often the reward wiggles. Turn both sliders and
+# watch the product ωσ.
+
+
+# %%
+def sample_histogram(axis, omega, sigma):
+    shift = sigma * xi[:20_000]
+    samples = {"score function": np.sin(omega * shift) * shift / sigma**2, "pathwise": omega * np.cos(omega * shift)}
+    both = one_step_moments("sine", scale=sigma, frequency=omega)
+    variance = {"score function": both.score_function, "pathwise": both.pathwise}
+    for (name, s), colour in zip(samples.items(), (BLUE, ORANGE), strict=True):
+        label = f"{name}, variance {variance[name]:.2f}"
+        axis.hist(s, np.linspace(-4, 4, 81), density=True, histtype="step", color=colour, label=label)
+    axis.axvline(both.mean, color="black", linewidth=0.8)
+    axis.set(xlabel="one sample of the gradient (line: the mean)", ylabel="density", ylim=(0, 2.2))
+    axis.legend(fontsize=7, loc="upper left")
+
+
+explore(sample_histogram, Slider("ω", (0.3, 0.5, 0.8, 1.1, 1.5, 2.0, 3.0)), Slider("σ", (0.5, 0.7, 1.0, 1.4, 2.0)))
 
 # %% [markdown]
 # ## 4 · Noise with an edge breaks the score function
@@ -132,6 +156,23 @@ for edge, start, end in ((mean - 1, 0, np.sin(mean - 1) / 2), (mean + 1, np.sin(
     axis.annotate("", (edge, end), (edge, start), arrowprops={"arrowstyle": "->", "color": RED, "lw": 2})
 axis.set(xlabel="action a", title="What SF misses: the jumps (red) at the edges of the noise")
 _ = axis.legend()
+
+# %% [markdown]
+# Move the mean. The score function stays at 0; the pathwise derivative and the truth follow $\cos$, and the jump makes up
+# the difference. Where the two edges earn the same, the jumps cancel and SF is right by accident.
+
+
+# %%
+def edge_effect(axis, mean):
+    step = verify.score_and_pathwise(noise.uniform(1.0), np.sin, np.cos, mean=mean)
+    bars = {"SF": step.score_function, "PD": step.pathwise, "SF − Σ[rν]": step.score_function - step.jump}
+    axis.bar(bars.keys(), bars.values(), color=(BLUE, ORANGE, GREEN))
+    axis.axhline(step.truth, color="black", linewidth=1, label=f"truth {step.truth:+.3f}")
+    axis.set(ylabel="derivative of E r in ā", ylim=(-1, 1))
+    axis.legend(fontsize=8)
+
+
+explore(edge_effect, Slider("mean action ā", tuple(np.round(np.linspace(0, np.pi, 9), 2))))
 
 # %% [markdown]
 # The checker refuses and says which form is to blame:
@@ -195,19 +236,16 @@ for name, samples in estimates.items():
 
 # %% [markdown]
 # ## Exercises
-# Each cell below already holds an answer that passes; replace it by your own first, then look.
+# Put your answer in place of `None` and run the two cells. A wrong answer is told what to look at; `hint("00.1")` gives a
+# push and `solution("00.1")` the answer.
 #
-# **1.** The flip of section 3 was at ω = 1.109 for σ = 1. At which ω does it happen for σ = 0.5? (Which combination of ω
-# and σ is free of units?)
+# **1.** The flip of section 3 was at ω = 1.109 for σ = 1. At which ω does it happen for σ = 0.5?
 
 # %%
-my_omega = 1.109 / 0.5
+my_omega = None
 
 # %%
-below, above = variances(0.98 * my_omega, sigma=0.5), variances(1.02 * my_omega, sigma=0.5)
-assert below[1] < below[0], "below your ω the pathwise variance should still be the smaller one"
-assert above[1] > above[0], "above your ω the pathwise variance should be the larger one"
-print("right: only ωσ matters")
+_ = check("00.1", my_omega)
 
 # %% [markdown]
 # **2.** Exponential noise, $\nu(x)=e^{-x}$ for $x\ge0$, and $r(a)=a$. There is one jump, at $x=0$. What is $\sum[r\nu]$ as a
@@ -216,39 +254,47 @@ print("right: only ωσ matters")
 
 # %%
 def my_jump(mean):
-    return mean * 1.0  # r(ā)·(ν(0+) − ν(0−)) = ā·1
+    return None
 
 
 # %%
-for trial in (-0.4, 0.3, 2.0):
-    step = verify.score_and_pathwise(noise.exponential(1.0), lambda a: a, np.ones_like, mean=trial)
-    assert abs(my_jump(trial) - step.jump) < 1e-9, f"at ā = {trial} the jump is {step.jump:.4f}"
-    assert abs(step.score_function - (1 + my_jump(trial))) < 1e-9
-print("right: SF = 1 + ā, off by the jump")
+_ = check("00.2", my_jump)
 
 # %% [markdown]
 # **3.** Bring your own noise: the triangle $\nu(x)=1-|x|$ on $[-1,1]$. It has corners but no jumps, so Lemma 1 should hold.
-# Write its score $(\log\nu)'$.
+# Write its score $(\log\nu)'$ for an array `x` inside the support. The check builds the noise with `noise.custom` and puts
+# it through `check_score_equals_pathwise`.
 
 
 # %%
 def my_score(x):
-    return -np.sign(x) / (1 - np.abs(x))
+    return None
 
 
 # %%
-triangle = noise.custom(
-    "triangle",
-    density=lambda x: np.maximum(1 - np.abs(x), 0),
-    score=my_score,
-    draw=lambda rng, shape: rng.triangular(-1, 0, 1, shape),
-    mean=0.0,
-    variance=1 / 6,
-    support=(-1.0, 1.0),
-    breaks=(0.0,),
-)
-print(verify.check_policy(policies.linear_policy(np.ones((1, 2)), noise=triangle), rng.standard_normal((3, 2))))
-print(verify.check_score_equals_pathwise(triangle, np.sin, np.cos, mean=0.3))
+_ = check("00.3", my_score)
+
+# %% [markdown]
+# **4.** Predict before you compute. Noise of scale 1, mean $\bar a=0.3$; "step" is $\mathbb 1[a>0]$. Which form is the true
+# derivative: `"both"`, `"SF"`, `"PD"` or `"neither"`?
+
+# %%
+my_forms = {
+    "gaussian, sin": None,
+    "uniform, sin": None,
+    "gaussian, step": None,
+    "exponential, |a|": None,
+    "uniform, step": None,
+}
+
+# %%
+_ = check("00.4", my_forms)
+
+# %% [markdown]
+# Stuck? For example:
+
+# %%
+hint("00.4")
 
 # %% [markdown]
 # ## What to remember

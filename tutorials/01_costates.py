@@ -20,22 +20,25 @@
 #
 # Nudge the state a little at time $t$, keep the noise $\xi$ as it was drawn, and let everything after follow. How much
 # does the return change? The answer is the **costate** $\lambda_t=\partial R_t/\partial s_t$. Here you compute it by
-# hand, check it, average it into the value gradient, and see when it fades. Time: about 30 minutes. Ids such as **S04**
-# are entries of the project's ledger.
+# hand, check it, average it into the value gradient, see when it fades, and learn a critic of it. Time: about 45 minutes.
+# Ids such as **S04** are entries of the project's ledger. Sliders live with `ipywidgets`; exercises check themselves.
 
 # %%
-import math
 import time
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
+from _exercises import check
+from _sliders import Slider, explore
 
 from vgrad_lab import verify
 from vgrad_lab.advantage import return_to_go
 from vgrad_lab.continuous import environments, noise, oracles, policies
-from vgrad_lab.continuous.costate import closed_loop_jacobian, closed_loop_reward_gradient, costate
+from vgrad_lab.continuous.costate import closed_loop_jacobian, closed_loop_reward_gradient, costate  # noqa: F401
 from vgrad_lab.continuous.estimators import extra_terms, pathwise_gradient
+from vgrad_lab.continuous.gradient_critic import blended_costate, constant_features, learn_gradient_critic, predict
+from vgrad_lab.continuous.hybrid import hybrid_gradient
 from vgrad_lab.continuous.rollout import rollout, sample_rollout
 
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"  # Okabe–Ito: safe for colour-blind readers
@@ -317,6 +320,25 @@ _ = axis.legend(fontsize=8, loc="lower left")
 # Which state plays this part in a language model, and along which axis the product runs, is less obvious than it looks:
 # see **S13** to **S15** in the ledger.
 #
+# Turn the two sliders: the shear lifts the curve before it falls, however small ρ is. That is why vanishing or exploding
+# credit cannot be read off eigenvalues alone.
+
+
+# %%
+def sheared_reach(axis, rho, feed):
+    weights = reach(loop(np.array([[rho, feed], [0.0, rho]])), passive, steps)
+    axis.semilogy(age, weights, "D-", color=ORANGE, markersize=3, label=f"peak {weights.max():.1f}")
+    axis.semilogy(age, (gamma * rho) ** age, color="0.5", linewidth=0.8, label="(γρ)^age")
+    axis.axhline(0.01, color="0.8", linewidth=0.8)
+    axis.set(xlabel="age of the nudge (steps)", ylabel="weight in λ₁", ylim=(1e-6, 1e2))
+    axis.legend(fontsize=8, loc="lower left")
+
+
+explore(
+    sheared_reach, Slider("spectral radius ρ", (0.5, 0.65, 0.8, 0.9, 1.0)), Slider("shear", (0.0, 0.5, 1.0, 2.0, 4.0))
+)
+
+# %% [markdown]
 # ## 7 · One backward sweep for all derivatives
 # Nudging needs two rollouts per state component and step. The recursion needs one sweep for all of them, at about the
 # price of the rollout itself: a step back is one product with a transposed Jacobian.
@@ -347,8 +369,84 @@ print(f"by nudging every state: about {nudges:.0f} times the rollout, {nudges * 
 # %% [markdown]
 # `benchmarks/costate.py` times the same sweep against an autograd library.
 #
+# ## 8 · A learnt value gradient against the raw costate
+# A costate is right on average and noisy. A **gradient critic** $g_w(s)\approx\partial V/\partial s$ is learnt from earlier
+# costates, so it is smooth but perhaps wrong. Value-gradient learning, VGL(λ), mixes them on the way back (**E01**; here λ
+# without an index is the mixing weight, not a costate):
+#
+# $$g'_t = Dr_t+\gamma\,Df_t^\top\big(\lambda\,g'_{t+1}+(1-\lambda)\,g_w(s_{t+1})\big).$$
+#
+# λ = 1 is eq. 6. λ = 0 looks one step ahead and trusts the critic. If the critic is the true value gradient, every λ has
+# the right mean. Below, two critics learnt from 200 rollouts: one sees the state (its features can hold the truth), one
+# is told nothing and gives all states of a step the same gradient. The star is the exact value gradient at one state.
+
+# %%
+lesson = sample_rollout(quadratic, linear, np.random.default_rng(7), batch=200, horizon=horizon)
+fresh = rollout(quadratic, linear, start, draws)
+
+
+def critic_of(features, decay):
+    """Gradient critic along `fresh`, learnt from the rollouts of `lesson` with VGL(λ = decay)."""
+    if features is None:
+        learnt = learn_gradient_critic(quadratic, linear, lesson, discount=gamma, decay=decay)
+    else:
+        learnt = learn_gradient_critic(quadratic, linear, lesson, features=features, discount=gamma, decay=decay)
+    return predict(learnt, fresh.state)
+
+
+def target_cloud(axis, decay):
+    for features, colour, name in (
+        (constant_features, RED, "critic without state"),
+        (None, BLUE, "critic of the state"),
+    ):
+        targets, _ = blended_costate(quadratic, linear, fresh, critic_of(features, decay), discount=gamma, decay=decay)
+        first = targets[:, 0]
+        axis.plot(*first[:400].T, ".", color=colour, markersize=3, alpha=0.4)
+        axis.plot(*first.mean(0), "X", color=colour, markeredgecolor="black", markersize=9, label=name)
+    axis.plot(*exact, "*", color=ORANGE, markeredgecolor="black", markersize=15, label="truth")
+    axis.set(xlabel="first component", ylabel="second component", xlim=(-13, 3), ylim=(-12, 7))
+    axis.legend(fontsize=7, loc="upper left")
+
+
+explore(target_cloud, Slider("λ", (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)), size=(5, 4))
+
+# %% [markdown]
+# Small λ: a tight cloud in a place that is only as good as the critic. λ = 1: a wide cloud around the truth, whatever the
+# critic. What matters in the end is the gradient of θ: put the blend in the place of $\lambda_{t+1}$ in eq. 7 and measure
+# variance and bias against the closed form.
+
+# %%
+levels = np.array([0.0, 0.25, 0.5, 0.75, 0.9, 1.0])
+raw = pathwise_gradient(quadratic, linear, fresh, discount=gamma)
+size_of = np.linalg.norm(policy_gradient)
+figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+for features, colour, mark, name in (
+    (None, BLUE, "o-", "critic of the state"),
+    (constant_features, RED, "s--", "critic without state"),
+):
+    spread, off = [], []
+    for decay in levels:
+        _, blend = blended_costate(quadratic, linear, fresh, critic_of(features, decay), discount=gamma, decay=decay)
+        samples = hybrid_gradient(quadratic, linear, fresh, immediate="pathwise", discount=gamma, value_gradient=blend)
+        spread.append(samples.var(0).sum() / raw.var(0).sum())
+        change = (samples - raw).mean(0)  # the raw costate has no bias: the same rollouts, so most noise cancels
+        off.append(np.linalg.norm(change) / size_of)
+    axes[0].plot(levels, spread, mark, color=colour, label=name)
+    axes[1].plot(levels, off, mark, color=colour, label=name)
+    print(f"{name:21} λ = 0: variance {spread[0]:.2f} of the raw costate's, bias {100 * off[0]:.1f} % of the gradient")
+axes[0].set(xlabel="λ", ylabel="variance ÷ raw costate's", ylim=(0, None), title="What is saved")
+axes[1].set(xlabel="λ", ylabel="|bias| ÷ |gradient|", ylim=(0, None), title="What it costs")
+_ = axes[0].legend(fontsize=8)
+
+# %% [markdown]
+# Two kinds of bias. The critic of the state *can* hold the truth; what is left is the error of learning from few rollouts,
+# which shrinks as `lesson` grows (try a batch of 40, then 2000). The critic without state cannot, and no amount of data
+# helps it: only λ → 1 does, at the price of variance. Less variance is no merit in itself, as λ = 0 shows. GRPO sits at
+# the end without a critic. Exact answers for every λ: ledger **E01** and **E04**.
+#
 # ## Exercises
-# Each cell below already holds an answer that passes; replace it by your own first, then look.
+# Put your answer in place of `None` and run the cells. A wrong answer is told what to look at; after
+# `from _exercises import hint, solution`, `hint("01.2")` gives a push and `solution("01.2")` the answer.
 #
 # **1. Your own environment.** Three functions make one: `initial`, `transition`, `reward`, all for a batch of rows. With
 # four Jacobians it has costates. This is a pendulum pushed by a torque, angle $x$ and speed $v$, steps of 0.1 s:
@@ -396,50 +494,61 @@ except AssertionError as problem:
 # Repair it.
 
 # %%
-my_sign = -1.0
+my_sign = None
 
 # %%
-repaired = replace(
-    pendulum,
-    jacobians=replace(pendulum.jacobians, transition_state=lambda s, a: transition_by_state(s, a, my_sign)),
-)
-for name, worst in verify.check_environment(repaired).items():
-    print(f"{name:18} largest error {worst:.1e} of its scale")
-swing = policies.linear_policy(np.array([[-0.5, -0.5]]), noise=noise.gaussian(0.3))
-played = sample_rollout(repaired, swing, rng, batch=1, horizon=50)
-print("λ_1 of a swing of 50 steps:", np.round(costate(repaired, swing, played, discount=gamma)[0, 0], 3))
+my_pendulum = None
+if my_sign is not None:
+    mended = replace(pendulum.jacobians, transition_state=lambda s, a: transition_by_state(s, a, my_sign))
+    my_pendulum = replace(pendulum, jacobians=mended)
+if check("01.1", my_pendulum):
+    swing = policies.linear_policy(np.array([[-0.5, -0.5]]), noise=noise.gaussian(0.3))
+    played = sample_rollout(my_pendulum, swing, rng, batch=1, horizon=50)
+    print("λ_1 of a swing of 50 steps:", np.round(costate(my_pendulum, swing, played, discount=gamma)[0, 0], 3))
 
 # %% [markdown]
-# **2.** In section 6 the grey line is at 1 %. For a turning loop with $\rho=0.95$ and $\gamma=0.95$, after how many steps
-# is the weight first below it? Answer with a formula before you read it off.
+# Now change `pendulum` into a system of your own; the checker works for any.
+#
+# **2.** In section 6 the grey line is at 1 %. For a turning loop with $\rho=0.95$ and $\gamma=0.95$, at which age is the
+# weight first below it? Find a formula before you read it off.
 
 # %%
-my_age = math.ceil(math.log(0.01) / math.log(0.95 * 0.95))
+my_age = None
 
 # %%
-weights = reach(loop(0.95 * turn), passive, 200)
-below = int(np.argmax(weights < 0.01))
-assert my_age == below, f"the weight at age {my_age} is {weights[my_age]:.4f}; the first below 0.01 is another"
-print(f"right: age {below}, weight {weights[below]:.4f}")
+_ = check("01.2", my_age)
 
 # %% [markdown]
 # **3.** $\gamma=0$ makes the agent myopic. What is $\lambda_t$ then, in terms of slopes that section 1 names?
-# Write it for a rollout in `quadratic`, shape (B, T, S).
+# Return it for every step of a rollout, shape (B, T, S). (`closed_loop_reward_gradient` and `closed_loop_jacobian` are
+# imported; both take the environment, the policy and the rollout.)
 
 
 # %%
-def my_myopic_costate(track):
-    return closed_loop_reward_gradient(quadratic, linear, track)  # Dr_t: only the step's own reward counts
+def my_myopic_costate(environment, policy, track):
+    return None
 
 
 # %%
-found = my_myopic_costate(many)
-assert np.allclose(found, costate(quadratic, linear, many, discount=0.0)[:, :-1]), "the own reward, directly and …?"
-print("right: λ_t = Dr_t, and all credit for the future is gone")
+_ = check("01.3", my_myopic_costate)
+
+# %% [markdown]
+# **4.** Write one step of VGL(λ), section 8. `Dr` is (B, S), `Df` (B, S, S) with rows = outputs, `next_target` is
+# $g'_{t+1}$ and `next_critic` is $g_w(s_{t+1})$, both (B, S); `decay` is λ.
+
+
+# %%
+def my_target(Dr, Df, next_target, next_critic, discount, decay):
+    return None
+
+
+# %%
+_ = check("01.4", my_target)
 
 # %% [markdown]
 # ## What to remember
 # * A costate is the exact derivative of the return along one rollout; the Taylor rate 2 proves a formula, 1 refutes it.
-# * Costates scatter, and their mean is the value gradient: a critic's gradient without a critic.
+# * Costates scatter, and their mean is the value gradient: a critic's gradient without a critic. A learnt one scatters
+#   less and is as right as its features; VGL(λ) goes from one to the other.
 # * Eq. 7 is complete only where $\theta$ acts through actions alone; add the terms for $s_1$ and $r$ otherwise.
 # * Credit fades like $(\gamma\rho)^{\rm age}$ in the long run, after any growth that a shear allows.

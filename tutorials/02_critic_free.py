@@ -16,14 +16,16 @@
 # Actor-critic methods learn a second network, the critic, to say how good a state is. GRPO has none: it answers each
 # prompt $n$ times and compares the answers with each other. Here you see what that comparison computes in expectation,
 # by summing over **all** groups instead of sampling them; where it is exactly the policy gradient, where it is a
-# rescaled one, and where it points the wrong way. Time: about 30 minutes. Ids such as **S10** are entries of the
-# project's ledger.
+# rescaled one, and where it points the wrong way. Time: about 40 minutes. Ids such as **S10** are entries of the
+# project's ledger. Sliders live with `ipywidgets`; exercises check themselves.
 
 # %%
 import itertools
 
 import matplotlib.pyplot as plt
 import numpy as np
+from _exercises import check
+from _sliders import Slider, explore
 from scipy.stats import multinomial
 
 from vgrad_lab import impact
@@ -119,6 +121,32 @@ axis.set(
 _ = axis.legend()
 
 # %% [markdown]
+# ### What one group hands out
+# The advantage of a right and of a wrong answer in a group with $k$ right ones. Leave-one-out is a straight line in $k$;
+# standardising pays a lone success $\sqrt{n-1}$, more than its reward, and punishes a lone failure as much. At $k=0$
+# and $k=n$ nobody gets anything: section 7.
+
+
+# %%
+def handed_out(axis, n):
+    """Advantages in groups of n with k right answers, as the library computes them."""
+    counts = np.arange(1, int(n))
+    groups = (np.arange(int(n)) < counts[:, None]) * 1.0  # row k: k ones, then zeros
+    for way, colour, mark, name in (
+        (leave_one_out, BLUE, "o-", "leave-one-out"),
+        (standardised, GREEN, "^--", "standardised"),
+    ):
+        advantage = way(groups)
+        axis.plot(counts, advantage[:, 0], mark, color=colour, markersize=5, label=name)
+        axis.plot(counts, advantage[:, -1], mark, color=colour, markersize=5, markerfacecolor="none")
+    axis.axhline(0, color="0.7", linewidth=0.8)
+    axis.set(xlabel="right answers k in the group", ylabel="advantage (filled: right, open: wrong)", ylim=(-4.2, 4.2))
+    axis.legend(fontsize=8, loc="upper right")
+
+
+explore(handed_out, Slider("group size n", (3, 4, 6, 8, 12, 16)), size=(5, 3.6))
+
+# %% [markdown]
 # ## 3 · κ: which prompts count how much
 # Standardising multiplies the gradient of each prompt by its own $\kappa_n(p)$. With several prompts in a batch this is a
 # **weighting of prompts**: rare successes and rare failures are turned up, and the more so the larger the group, up to
@@ -206,6 +234,29 @@ for n in (2, 8, 16, 32):
     print(f"n = {n:2}: GRPO {update[1]:+.4f}   cosine of the whole update with the true one {cosine:.3f}")
 brute = moments(policy, reward, 6, standardised)[0][1]
 print(f"check, n = 6: {prizes[6][1] * policy[1]:+.10f} by counts, {brute:+.10f} over all {3**6} groups")
+
+# %% [markdown]
+# Turn the reward $x$ of the third token and the group size. Up to $x=5.5$ the true update (black) takes the middle logit
+# up; beyond it down, and GRPO (blue) goes on pushing it up unless the group is large.
+
+
+# %%
+def three_logits(axis, x, n):
+    rewards = np.array([0.0, 1.0, x])
+    right_way = policy * (rewards - policy @ rewards)
+    right_way /= np.linalg.norm(right_way)
+    grpo = policy * effective_reward(policy, rewards, int(n))
+    grpo /= np.linalg.norm(grpo)
+    place = np.arange(3)
+    axis.bar(place - 0.2, right_way, 0.4, color="0.2", label="true")
+    axis.bar(place + 0.2, grpo, 0.4, color=BLUE, label=f"GRPO, cosine {grpo @ right_way:.2f}")
+    axis.set_xticks(place, ["reward 0", "reward 1", f"reward {x:g}"])
+    axis.axhline(0, color="0.6", linewidth=0.8)
+    axis.set(ylabel="direction of the update", ylim=(-1, 1))
+    axis.legend(fontsize=7, loc="lower right")
+
+
+explore(three_logits, Slider("x", (2.0, 4.0, 5.5, 7.0, 10.0)), Slider("n", (2, 4, 8, 16)))
 
 # %% [markdown]
 # The whole update still leans the right way; one token of it does not. That is luck of the parametrisation: let
@@ -394,50 +445,47 @@ _ = axes[1].legend(fontsize=8, loc="lower right")
 # Standardising is faster at the same learning rate, by its $\kappa_4(p)>1$: a larger step, not a better direction.
 #
 # ## Exercises
-# Each cell below already holds an answer that passes; replace it by your own first, then look.
+# Put your answer in place of `None` and run the two cells. A wrong answer is told what to look at; after
+# `from _exercises import hint, solution`, `hint("02.1")` gives a push and `solution("02.1")` the answer.
 #
 # **1.** By what number must the learning rate of the own-mean baseline be multiplied for $n=4$, so that it makes the same
 # mean step as leave-one-out?
 
 # %%
-my_factor = 4 / 3
+my_factor = None
 
 # %%
-own, other = (moments(p, right, 4, way)[0] for way in (group_mean, leave_one_out))
-assert np.allclose(my_factor * own, other), f"off by {other[0] / own[0] / my_factor:.3f}"
-print("right: n/(n − 1)")
+_ = check("02.1", my_factor)
 
 # %% [markdown]
-# **2.** A group of three binary rewards is silent or has one odd one out. What is its standard deviation then, with
-# ddof = 0? Use $\mathbb E\,s=p(1-p)\,\kappa$ to explain why $\kappa_3$ does not depend on $p$: the chance of an odd one out is
-# $3p(1-p)$.
+# **2.** A group of three binary rewards is silent or has one odd one out. What is its standard deviation in the second
+# case, with ddof = 0? Then explain with $\mathbb E\,s=p(1-p)\,\kappa$ why $\kappa_3$ does not depend on $p$: the chance of an
+# odd one out is $3p(1-p)$.
 
 # %%
-my_deviation = np.sqrt(2) / 3
+my_deviation = None
 
 # %%
-assert np.isclose(my_deviation, np.std([1, 0, 0])), "take (1, 0, 0): mean 1/3, and then?"
-assert np.allclose(3 * my_deviation, impact.grpo_scale(q, 3, ddof=0, eps=0.0)), "κ_3 = 3 s"
-print(f"right: κ_3 = 3·√2/3 = {3 * my_deviation:.4f} for every p")
+_ = check("02.2", my_deviation)
 
 # %% [markdown]
-# **3.** Section 4 with rewards $(0,1,x)$: up to which $x$ does the true update take the middle logit *up*? (When is 1 above
-# the mean reward?) The cell then prints what GRPO with $n=8$ does around it and far above.
+# **3.** Section 4 with rewards $(0,1,x)$: up to which $x$ does the true update take the middle logit *up*? Calculate;
+# the slider only shows the neighbourhood.
 
 # %%
-my_limit = 5.5
-
+my_limit = None
 
 # %%
-def true_middle(x):
-    rewards = np.array([0.0, 1.0, x])
-    return policy[1] * (1 - policy @ rewards)
+_ = check("02.3", my_limit)
 
+# %% [markdown]
+# **4.** A hard prompt: $p=0.02$. How many answers must a group have, so that fewer than half of all groups are silent?
 
-assert true_middle(0.99 * my_limit) > 0 > true_middle(1.01 * my_limit), "1 = 0.45·1 + 0.1·x gives x"
-for x in (0.9 * my_limit, 1.1 * my_limit, 3 * my_limit):
-    g = effective_reward(policy, np.array([0.0, 1.0, x]), 8)
-    print(f"x = {x:5.2f}: true {true_middle(x):+.4f}, GRPO {policy[1] * g[1]:+.4f}")
+# %%
+my_size = None
+
+# %%
+_ = check("02.4", my_size)
 
 # %% [markdown]
 # ## What to remember
