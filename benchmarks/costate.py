@@ -3,10 +3,16 @@
     python benchmarks/costate.py --json docs/results/benchmark-costate.json
 
 For each environment and size, median processor seconds of (a) rollout and costates, (b) rollout, costates and the
-batch-mean parameter gradient, and (c) torch, which gives both in one backward pass: batched operations, step after
-step, rewards computed in the loop or after it, whichever is faster. Calls are interleaved, so that drift of the
-machine hits all alike. Aims: c/a ≥ 3, and ≥ 1.2 at (1024, 64, 32, 8), where matrix products dominate; their share of
-the time at the measured product rate is printed too. Last, the log-log slopes of (a) in T and in B.
+batch-mean parameter gradient, and (c) torch, which gives both in one backward pass, and (d) torch asked for costates
+only. torch runs as rows or columns, with rewards in the loop or after it (``costate_torch``); the fastest of the four
+counts. Calls are interleaved, so that drift of the machine hits all alike. Aims: c/a ≥ 3, and ≥ 1.2 at
+(1024, 64, 32, 8), where matrix products dominate; for array systems their share of the time at the measured product
+rate is recorded too. Environments with sizes of their own run at the table's (B, T). The environment that shares θ with
+its policy runs without its own parameter terms.
+
+Then, for each environment, the log-log slopes of (a) in T (at ``B``) and in B (at ``T``) over ranges in which the work
+dominates the fixed cost, and the peak memory of rollout and costates beyond their inputs, with both results alive, in
+arrays (B,T1,S) of float64 at B = 1024, T = 64.
 """
 
 import os
@@ -18,14 +24,17 @@ import json
 import platform
 import statistics
 import time
+import tracemalloc
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import costate_torch
 import numpy as np
 import torch
 
-from vgrad_lab.continuous import environments, policies
+from vgrad_lab.continuous import environments, policies, systems
 from vgrad_lab.continuous.costate import costate
 from vgrad_lab.continuous.environments import Environment
 from vgrad_lab.continuous.estimators import mean_pathwise_gradient
@@ -36,6 +45,47 @@ SIZES = ((1, 64, 4, 2), (64, 64, 4, 2), (1024, 64, 8, 4), (4096, 128, 8, 4), (10
 """(B, T, S, A)."""
 AIM = {(1024, 64, 32, 8): 1.2}
 DISCOUNT = 0.99
+TARGET = np.array([[0.6, -0.3, 0.2, 0.1], [0.1, 0.4, -0.5, 0.3]])
+OWN_SIZES = {"bandit": (4, 2), "pendulum": (3, 1), "obstacle": (4, 2), "shared point mass": (2, 1)}
+"""(S, A) of the environments that choose them."""
+NAMES = ("linear-quadratic", "tanh network", *OWN_SIZES)
+VARIANTS = {"rows": (-1, False), "rows_stacked": (-1, True), "columns": (-2, False), "columns_stacked": (-2, True)}
+"""Layout and stacked of torch's variants."""
+RANGES = {"T": (64, 128, 256, 512), "B": (512, 1024, 2048, 4096)}
+FIXED = {"T": 512, "B": 64}
+"""B while T varies, and T while B varies."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A system with linear policy, initial states (B,S) and noise (B,T,A), and the same in torch."""
+
+    environment: Environment
+    policy: ShiftPolicy
+    start: np.ndarray
+    noise: np.ndarray
+    system: costate_torch.TorchSystem
+
+    def costates(self) -> Any:
+        """(a)."""
+        played = rollout(self.environment, self.policy, self.start, self.noise)
+        return costate(self.environment, self.policy, played, discount=DISCOUNT)
+
+    def gradient(self) -> Any:
+        """(b)."""
+        played = rollout(self.environment, self.policy, self.start, self.noise)
+        return mean_pathwise_gradient(self.environment, self.policy, played, discount=DISCOUNT)
+
+    def torch_call(self, variant: str, *, parameters: bool) -> Callable[[], tuple[torch.Tensor, ...]]:
+        """(c) and (d), inputs laid out beforehand."""
+        axis, stacked = VARIANTS[variant]
+        mean = self.policy.mean_map(self.policy.theta)
+        weights = torch.tensor(mean.inner), torch.tensor(mean.shift)
+        start = torch.tensor(np.ascontiguousarray(self.start if axis == -1 else self.start.T))
+        order = (1, 0, 2) if axis == -1 else (1, 2, 0)
+        noise = torch.tensor(np.ascontiguousarray(self.noise.transpose(order)))
+        options = {"discount": DISCOUNT, "axis": axis, "stacked": stacked, "parameters": parameters}
+        return lambda: costate_torch.costates(self.system, weights, start, noise, **options)
 
 
 def median_seconds(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
@@ -50,79 +100,48 @@ def median_seconds(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[st
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def torch_parameters(environment: Environment, policy: ShiftPolicy) -> dict[str, torch.Tensor | None]:
-    """The system's arrays as tensors."""
-    dynamics, payoff, mean, size = (
-        environment.dynamics,
-        environment.payoff,
-        policy.mean_map(policy.theta),
-        environment.state_size,
-    )
-    arrays = {
-        "K": mean.inner, "b": mean.shift, "F_s": dynamics.inner[:, :size], "F_a": dynamics.inner[:, size:],
-        "c": dynamics.shift, "V": dynamics.outer, "Q": payoff.state_cost, "R": payoff.action_cost, "goal": payoff.goal,
-    }  # fmt: skip
-    return {name: None if x is None else torch.tensor(np.ascontiguousarray(x)) for name, x in arrays.items()}
+def build(name: str, states: int, actions: int) -> tuple[Environment, costate_torch.TorchSystem]:
+    """An environment in NumPy and in torch."""
+    if name in ("linear-quadratic", "tanh network"):
+        make = environments.random_linear_quadratic if name == "linear-quadratic" else environments.random_tanh_network
+        environment = make(np.random.default_rng(0), states, actions)
+        return environment, costate_torch.from_arrays(environment.dynamics, environment.payoff)
+    if name == "bandit":
+        return systems.bandit(TARGET), costate_torch.bandit(TARGET)
+    if name == "pendulum":
+        return systems.pendulum(), costate_torch.pendulum()
+    if name == "obstacle":
+        return systems.obstacle(), costate_torch.obstacle()
+    theta, gain = np.array([0.1, -0.2, 0.3]), np.array([0.5, -0.1, 0.2])
+    shared = replace(systems.shared_point_mass(theta, gain=gain, price=gain), parameters=None)
+    return shared, costate_torch.point_mass(0.2 * np.exp(gain @ theta), 0.05 * np.exp(gain @ theta))
 
 
-def torch_reward(p: dict[str, Any], state: torch.Tensor, action: torch.Tensor, exponential: bool) -> torch.Tensor:
-    """−c or exp(−c) of the quadratic cost."""
-    e = state if p["goal"] is None else state - p["goal"]
-    cost = ((e @ p["Q"]) * e).sum(-1) + ((action @ p["R"]) * action).sum(-1)
-    return torch.exp(-cost) if exponential else -cost
-
-
-def torch_costates(
-    p: dict[str, Any], start: torch.Tensor, noise: torch.Tensor, *, exponential: bool, stacked: bool
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """γ^{t−1}λ_t (T,B,S) and the summed gradients of K and b, by autograd through the rollout; noise (T,B,A)."""
-    linear = torch.nn.functional.linear
-    K, b = p["K"].clone().requires_grad_(), p["b"].clone().requires_grad_()
-    states, actions, total = [start.clone().requires_grad_()], [], 0.0
-    for t, draw in enumerate(noise):
-        state, action = states[t], linear(states[t], K, b) + draw
-        if not stacked:
-            total = total + DISCOUNT**t * torch_reward(p, state, action, exponential)
-        if p["V"] is None:
-            following = torch.addmm(state @ p["F_s"].T, action, p["F_a"].T)
-        else:
-            following = linear(torch.tanh(torch.addmm(linear(state, p["F_s"], p["c"]), action, p["F_a"].T)), p["V"])
-        actions.append(action)
-        states.append(following)
-    if stacked:
-        weight = DISCOUNT ** torch.arange(len(noise), dtype=torch.float64)
-        total = weight @ torch_reward(p, torch.stack(states[:-1]), torch.stack(actions), exponential)
-    gradients = torch.autograd.grad(total.sum(), [*states[:-1], K, b])
-    return torch.stack(gradients[:-2]), gradients[-2], gradients[-1]
-
-
-def draw_case(name: str, size: tuple[int, int, int, int]) -> tuple[Environment, ShiftPolicy, np.ndarray, np.ndarray]:
-    """Environment, linear policy, initial states (B,S) and noise (B,T,A)."""
+def draw_case(name: str, size: tuple[int, int, int, int]) -> Case:
+    """A case of size (B, T, S, A)."""
     batch, horizon, states, actions = size
-    rng = np.random.default_rng(0)
-    make = environments.random_linear_quadratic if name == "linear-quadratic" else environments.random_tanh_network
-    environment = make(rng, states, actions)
+    rng = np.random.default_rng(1)
+    environment, system = build(name, states, actions)
     policy = policies.linear_policy(0.1 * rng.standard_normal((actions, states)), 0.1 * rng.standard_normal(actions))
     noise = rng.standard_normal((horizon, actions, batch)).transpose(2, 0, 1)  # the layout that sample_rollout draws
-    return environment, policy, rng.standard_normal((batch, states)), noise
+    start = environment.initial(rng, batch)
+    return Case(environment, policy, start, noise, system)
 
 
-def check(case: tuple[Environment, ShiftPolicy, np.ndarray, np.ndarray]) -> float:
-    """Largest relative difference between both programs' costates and gradients."""
-    environment, policy, start, noise = case
-    gradient, found = mean_pathwise_gradient(
-        environment, policy, rollout(environment, policy, start, noise), discount=DISCOUNT
-    )
-    p, draws = torch_parameters(environment, policy), torch.tensor(np.ascontiguousarray(noise.transpose(1, 0, 2)))
-    expected, *by_theta = torch_costates(
-        p, torch.tensor(start), draws, exponential=environment.payoff.exponential, stacked=False
-    )
-    weight = DISCOUNT ** np.arange(noise.shape[1])
+def check(case: Case) -> float:
+    """Largest relative difference between both programs' costates and gradients, over all variants."""
+    gradient, found = case.gradient()
+    weight = DISCOUNT ** np.arange(case.noise.shape[1])
     ours = found[:, :-1].transpose(1, 0, 2) * weight[:, None, None]
-    theirs = torch.cat([g.reshape(-1) for g in by_theta]).numpy() / len(start)
-    return max(
-        float(np.max(np.abs(a - b)) / np.max(np.abs(b))) for a, b in ((ours, expected.numpy()), (gradient, theirs))
-    )
+    differences = []
+    for variant, (axis, _) in VARIANTS.items():
+        for parameters in (True, False):
+            expected, *by_theta = (x.numpy() for x in case.torch_call(variant, parameters=parameters)())
+            pairs = [(ours, expected if axis == -1 else expected.transpose(0, 2, 1))]
+            if parameters:
+                pairs.append((gradient, np.concatenate([g.ravel() for g in by_theta]) / len(case.start)))
+            differences += [float(np.max(np.abs(a - b)) / np.max(np.abs(b))) for a, b in pairs]
+    return max(differences)
 
 
 def product_rate(size: tuple[int, int, int, int]) -> float:
@@ -134,57 +153,81 @@ def product_rate(size: tuple[int, int, int, int]) -> float:
     return 2 * states * (states + actions) * batch / seconds
 
 
-def products(size: tuple[int, int, int, int], hidden: int | None) -> float:
-    """Flops in matrix products of one rollout with costates, forward and backward alike."""
+def product_share(case: Case, size: tuple[int, int, int, int], seconds: float) -> float | None:
+    """Share of the time that the matrix products of rollout and costates need; None for systems without arrays."""
     batch, horizon, states, actions = size
-    dynamics = states * (states + actions) if hidden is None else hidden * (2 * states + actions)
-    costs = states**2 + actions**2 if hidden is None else 0  # the tanh network's default costs are diagonal
-    return 2.0 * 2 * batch * horizon * (dynamics + states * actions + costs)
+    dynamics = case.environment.dynamics
+    if dynamics is None:
+        return None
+    network = dynamics.outer is not None
+    products = len(dynamics.inner) * (2 * states + actions) if network else states * (states + actions)
+    costs = 0 if network else states**2 + actions**2  # the tanh network's default costs are diagonal
+    flops = 2.0 * 2 * batch * horizon * (products + states * actions + costs)
+    return flops / seconds / product_rate(size)
 
 
 def measure(name: str, size: tuple[int, int, int, int], repeats: int) -> dict[str, Any]:
     """One row of the table."""
     case = draw_case(name, size)
-    environment, policy, start, noise = case
-    p, exponential = torch_parameters(environment, policy), environment.payoff.exponential
-    starts, draws = torch.tensor(start), torch.tensor(np.ascontiguousarray(noise.transpose(1, 0, 2)))
-    seconds = median_seconds(
-        {
-            "costate": lambda: costate(
-                environment, policy, rollout(environment, policy, start, noise), discount=DISCOUNT
-            ),
-            "gradient": lambda: mean_pathwise_gradient(
-                environment, policy, rollout(environment, policy, start, noise), discount=DISCOUNT
-            ),
-            "torch": lambda: torch_costates(p, starts, draws, exponential=exponential, stacked=False),
-            "torch_stacked": lambda: torch_costates(p, starts, draws, exponential=exponential, stacked=True),
-        },
-        repeats,
-    )
-    reference = min(seconds["torch"], seconds["torch_stacked"])
-    flops = products(size, None if environment.dynamics.outer is None else len(environment.dynamics.inner))
+    calls: dict[str, Callable[[], Any]] = {"costate": case.costates, "gradient": case.gradient}
+    for variant in VARIANTS:
+        calls[f"torch_{variant}"] = case.torch_call(variant, parameters=True)
+        calls[f"torch_only_{variant}"] = case.torch_call(variant, parameters=False)
+    seconds = median_seconds(calls, repeats)
+    both, only = (min(seconds[f"torch_{kind}{v}"] for v in VARIANTS) for kind in ("", "only_"))
     return {
         "environment": name,
         "size": size,
         "seconds": seconds,
-        "ratio": reference / seconds["costate"],
-        "ratio_with_gradient": reference / seconds["gradient"],
+        "torch": both,
+        "ratio": both / seconds["costate"],
+        "ratio_with_gradient": both / seconds["gradient"],
+        "ratio_costates_only": only / seconds["costate"],
         "aim": AIM.get(size, 3.0),
-        "product_share": flops / seconds["costate"] / product_rate(size),
+        "product_share": product_share(case, size, seconds["costate"]),
         "difference": check(case),
     }
 
 
-def slope(axis: str, lengths: tuple[int, ...], repeats: int) -> float:
-    """Log-log slope of the seconds of rollout and costates along T (B = 1024) or B (T = 32)."""
-    calls = {}
-    for n in lengths:
-        environment, policy, start, noise = draw_case(
-            "linear-quadratic", (1024, n, 8, 4) if axis == "T" else (n, 32, 8, 4)
-        )
-        calls[str(n)] = lambda e=environment, q=policy, s=start, x=noise: costate(e, q, rollout(e, q, s, x))
+def slope(name: str, axis: str, lengths: tuple[int, ...], repeats: int) -> float:
+    """Log-log slope of the seconds of rollout and costates along T or B."""
+    states, actions = OWN_SIZES.get(name, (8, 4))
+    sizes = [(FIXED["T"], n) if axis == "T" else (n, FIXED["B"]) for n in lengths]
+    calls = {str(n): draw_case(name, (*size, states, actions)).costates for n, size in zip(lengths, sizes, strict=True)}
     seconds = median_seconds(calls, repeats)
     return float(np.polyfit(np.log(lengths), np.log([seconds[str(n)] for n in lengths]), 1)[0])
+
+
+def memory(name: str, batch: int, horizon: int) -> float:
+    """Peak memory of rollout and costates beyond their inputs, in arrays (B,T1,S) of float64."""
+    states, actions = OWN_SIZES.get(name, (8, 4))
+    case = draw_case(name, (batch, horizon, states, actions))
+    case.costates()
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    played = rollout(case.environment, case.policy, case.start, case.noise)
+    found = costate(case.environment, case.policy, played, discount=DISCOUNT)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return (peak - before) / found.nbytes
+
+
+def table(sizes: tuple[tuple[int, int, int, int], ...], repeats: int) -> list[dict[str, Any]]:
+    """Measure and print every row."""
+    print("environment        (B, T, S, A)           costates  +gradient      torch  ratio  with grad.  costates only")
+    rows = []
+    for name in NAMES:
+        for batch, horizon, states, actions in sizes:
+            if name in OWN_SIZES and (batch, horizon, states, actions) in AIM:
+                continue  # the same (B, T) as an earlier size
+            size = (batch, horizon, *OWN_SIZES.get(name, (states, actions)))
+            row = measure(name, size, repeats)
+            rows.append(row)
+            times = row["seconds"]["costate"], row["seconds"]["gradient"], row["torch"]
+            cells = "".join(f"{1e3 * t:8.2f} ms" for t in times)
+            ratios = f"{row['ratio']:7.2f} {row['ratio_with_gradient']:10.2f} {row['ratio_costates_only']:14.2f}"
+            print(f"{name:18} {size!s:20}{cells}{ratios}   difference {row['difference']:.1e}", flush=True)
+    return rows
 
 
 def main() -> None:
@@ -192,36 +235,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="write the results there")
     parser.add_argument("--repeats", type=int, default=9, help="timed repeats of each call (default 9)")
-    parser.add_argument("--tiny", action="store_true", help="two small sizes, two repeats: for tests")
+    parser.add_argument("--tiny", action="store_true", help="two small sizes, one repeat: for tests")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    sizes, repeats = (SIZES[:2], 2) if options.tiny else (SIZES, options.repeats)
+    sizes, repeats = (SIZES[:2], 1) if options.tiny else (SIZES, options.repeats)
+    ranges = {"T": (16, 32), "B": (64, 128)} if options.tiny else RANGES
+    rows = table(sizes, repeats)
     print(
-        "environment        (B, T, S, A)           costates  +gradient      torch  ratio  with grad.  products  "
-        "difference"
+        f"log-log slopes of rollout and costates in T {ranges['T']} and B {ranges['B']}; peak memory in arrays (B,T1,S)"
     )
-    rows = []
-    for name in ("linear-quadratic", "tanh network"):
-        for size in sizes:
-            row = measure(name, size, repeats)
-            rows.append(row)
-            times = [row["seconds"][k] for k in ("costate", "gradient")]
-            times.append(min(row["seconds"]["torch"], row["seconds"]["torch_stacked"]))
-            cells = "".join(f"{1e3 * t:8.2f} ms" for t in times)
-            print(
-                f"{name:18} {size!s:20}{cells}{row['ratio']:7.2f} {row['ratio_with_gradient']:10.2f}"
-                f"{row['product_share']:10.0%} {row['difference']:11.1e}"
-            )
-    lengths = (
-        {"T": (16, 32), "B": (64, 128)} if options.tiny else {"T": (32, 64, 128, 256), "B": (256, 512, 1024, 2048)}
-    )
-    slopes = {axis: slope(axis, values, repeats) for axis, values in lengths.items()}
-    print(f"log-log slope of rollout and costates: {slopes['T']:.2f} in T, {slopes['B']:.2f} in B")
+    slopes, peaks = {}, {}
+    for name in NAMES:
+        slopes[name] = {axis: slope(name, axis, lengths, repeats) for axis, lengths in ranges.items()}
+        peaks[name] = memory(name, 1024, 64)
+        print(
+            f"{name:18} {slopes[name]['T']:.2f} in T, {slopes[name]['B']:.2f} in B, {peaks[name]:.2f} arrays",
+            flush=True,
+        )
     if options.json:
-        versions = {"python": platform.python_version(), "numpy": np.__version__, "torch": torch.__version__}
+        result = {
+            "command": "python benchmarks/costate.py --json docs/results/benchmark-costate.json",
+            "rows": rows,
+            "slopes": slopes,
+            "slope_ranges": ranges,
+            "slope_fixed": {"B while T varies": FIXED["T"], "T while B varies": FIXED["B"]},
+            "memory": peaks,
+            "repeats": repeats,
+            "seed": "0 (random systems), 1 (policy, noise)",
+            "device": f"{platform.machine()} CPU, one thread, processor seconds",
+            "versions": {"python": platform.python_version(), "numpy": np.__version__, "torch": torch.__version__},
+        }
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"rows": rows, "slopes": slopes, "repeats": repeats, "versions": versions}, indent=1)
-        options.json.write_text(text + "\n", encoding="utf-8")
+        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,9 @@ def test_tiny_benchmark_compares_equal_numbers(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run(command, capture_output=True, check=True, env=environment)
     result = json.loads(out.read_text())
-    assert [tuple(row["size"]) for row in result["rows"]] == [(1, 64, 4, 2), (64, 64, 4, 2)] * 2
+    assert {row["environment"] for row in result["rows"]} == set(result["slopes"]) == set(result["memory"])
+    assert len(result["slopes"]) == 6
+    assert [tuple(row["size"]) for row in result["rows"]][:4] == [(1, 64, 4, 2), (64, 64, 4, 2)] * 2
     assert all(row["difference"] <= ALGEBRA and row["ratio"] > 0 for row in result["rows"])
-    assert set(result["slopes"]) == {"T", "B"}
+    assert all(set(slopes) == {"T", "B"} for slopes in result["slopes"].values())
+    assert max(result["memory"].values()) <= 4

@@ -78,7 +78,13 @@ def adjoint_blocks(
     """
     x, (horizon, size, batch) = columns.x, (len(costate) - 1, *costate.shape[1:])
     costate[horizon] = 0
-    cuts = blocks(horizon, x[0].nbytes)
+    arrays = isinstance(dynamics, Map) and isinstance(payoff, Payoff) and isinstance(mean, Map)
+    rebuilt = sum(
+        len(m.inner)
+        for m, tape in ((dynamics, columns.dynamics_tape), (mean, columns.mean_tape))
+        if isinstance(m, Map) and m.outer is not None and tape is None
+    )
+    cuts = blocks(horizon, x[0].nbytes * (1 if arrays else 2) + 16 * rebuilt * batch)  # what works beside x needs room
     longest = cuts[0].stop
     work, pulled, through = np.empty_like(x[:longest]), np.empty_like(x[0]), np.empty((size, batch))
     if isinstance(dynamics, Map):
@@ -90,7 +96,6 @@ def adjoint_blocks(
     else:
         aside = mean_back(mean, batch=batch)
     gradient = payoff_gradient(payoff if isinstance(payoff, Payoff) else require_jacobians(payoff))
-    arrays = isinstance(dynamics, Map) and isinstance(payoff, Payoff) and isinstance(mean, Map)
     for block in reversed(cuts):
         now, total = x[block], work[: block.stop - block.start]
         flat = (now, now) if arrays else rows(now, size)
