@@ -75,6 +75,22 @@ def test_notebook_is_in_step_with_its_source(path: Path) -> None:
     assert "widgets" not in notebook.metadata
 
 
+def test_the_page_on_checking_your_environment_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (ROOT.parent / "docs" / "check_your_environment.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert len([line for line in blocks[0].splitlines() if line.strip()]) == 10, "ten lines are promised"
+    names: dict[str, Any] = {}
+    said = []
+    for block in blocks:
+        exec(compile(block, "check_your_environment.md", "exec"), names)
+        said.append(capsys.readouterr().out)
+    assert max(names["check_environment"](names["tank"]).values()) < 1e-11
+    assert said[0].startswith("{'transition_state'")
+    assert said[1].startswith("jacobians.reward_action[0] is ")
+    assert "score_function=" in said[2]
+    assert said[3] == "(100, 21, 1)\n"
+
+
 # --- sliders
 
 
