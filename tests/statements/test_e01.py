@@ -4,9 +4,6 @@ from hypothesis import given
 
 from vgrad_lab import strategies
 from vgrad_lab.experiments import verify_estimation as checks
-from vgrad_lab.ledger.audit import problems
-from vgrad_lab.ledger.continuous import CONTINUOUS
-from vgrad_lab.ledger.estimation import ESTIMATION
 
 
 @given(strategies.seeds())
@@ -18,7 +15,3 @@ def test_a_poor_critic_is_biased() -> None:
     found = checks.e01_poor_critic()
     assert found.refutes
     assert abs(found.claimed / found.true) < 0.9
-
-
-def test_the_entries_keep_the_ledgers_invariants() -> None:
-    assert problems({s.id: s for s in (*CONTINUOUS, *ESTIMATION)}) == []

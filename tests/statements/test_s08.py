@@ -6,10 +6,12 @@ import scipy.stats
 from hypothesis import assume, given, settings
 
 from vgrad_lab import strategies, verify
+from vgrad_lab.continuous import noise_region, noise_singular, regions
 from vgrad_lab.continuous.noise import NOISES, Noise, exponential, gaussian, panels, truncated_gaussian, uniform
 from vgrad_lab.experiments import verify_continuous_one_step as checks
+from vgrad_lab.experiments import verify_lemma
 from vgrad_lab.tolerances import PLANTED_FAULT, QUADRATURE
-
+from vgrad_lab.verify.surface import Piecewise, score_and_pathwise_vector
 
 REWARDS: dict[str, checks.Reward] = {
     **checks.REWARDS,
@@ -172,3 +174,118 @@ def test_planted_fault_is_seen() -> None:
 def test_evidence(seed: int) -> None:
     assert checks.s08_lemma(seed=seed, examples=15).passed
     assert checks.s08_jump(seed=seed, examples=30).passed
+
+
+@settings(max_examples=5, deadline=None)
+@given(strategies.seeds())
+def test_surface_formula(seed: int) -> None:
+    assert verify_lemma.s08_surface(seed=seed, examples=10).passed
+    assert verify_lemma.s08_singular(seed=seed, examples=3).passed
+
+
+ONE = (lambda a: np.ones(len(a)), np.zeros_like)
+ZERO = (lambda a: np.zeros(len(a)), np.zeros_like)
+FIRST = (lambda a: a[:, 0], lambda a: np.eye(a.shape[1])[np.zeros(len(a), int)])
+
+
+def test_uniform_disc() -> None:
+    """r = a_1: SF 0, PD = truth = (1, 0), and the circle brings (1, 0)."""
+    found = verify_lemma.s08_disc()
+    assert found.refutes
+    reward = Piecewise(*FIRST, *FIRST, np.array([1.0, 0.0]), 0.0)
+    step = score_and_pathwise_vector(noise_region.uniform_on(regions.ball(2, 1.0)), reward, mean=np.array([0.3, -0.2]))
+    for form in (step.pathwise, -step.density_surface, step.truth):
+        np.testing.assert_allclose(form, [1, 0], atol=QUADRATURE)
+
+
+def test_half_plane_on_a_disc_in_closed_form() -> None:
+    """Heaviside of w·a > b under a uniform disc: SF = PD = 0, and ∂E r = chord/(π radius²) along w."""
+    normal, radius, mean = np.array([0.6, -0.8]), 1.3, np.array([0.2, 0.1])
+    reward = Piecewise(*ZERO, *ONE, normal, 0.4)
+    found = score_and_pathwise_vector(noise_region.uniform_on(regions.ball(2, radius)), reward, mean=mean)
+    distance = 0.4 - normal @ mean
+    closed = 2 * np.sqrt(radius**2 - distance**2) / (np.pi * radius**2) * normal
+    assert np.all(found.score_function == 0)
+    assert np.all(found.pathwise == 0)
+    for form in (found.truth, found.reward_surface, -found.density_surface):
+        np.testing.assert_allclose(form, closed, atol=QUADRATURE)
+    assert np.max(np.abs(found.truth - closed * (1 + PLANTED_FAULT))) > QUADRATURE
+
+
+def test_half_plane_under_a_full_gaussian_in_closed_form() -> None:
+    """A box of many standard deviations: the boundary is empty, SF = truth = φ(d/τ)w/τ, τ² = wᵀCw; PD misses all."""
+    covariance, normal = np.array([[1.0, 0.4], [0.4, 0.5]]), np.array([1.0, 0.7])
+    law = noise_region.gaussian_on(regions.box(np.array([9.0, 9.0])), covariance)
+    found = score_and_pathwise_vector(law, Piecewise(*ZERO, *ONE, normal, 0.5), mean=np.array([0.2, -0.3]))
+    tau = np.sqrt(normal @ covariance @ normal)
+    closed = scipy.stats.norm.pdf((0.5 - normal @ [0.2, -0.3]) / tau) / tau * normal
+    assert np.all(found.pathwise == 0)
+    assert np.max(np.abs(found.density_surface)) <= QUADRATURE
+    for form in (found.score_function, found.truth, found.reward_surface):
+        np.testing.assert_allclose(form, closed, atol=QUADRATURE)
+
+
+@pytest.mark.parametrize("term", ["score_function", "pathwise", "reward_surface", "density_surface"])
+def test_each_term_of_the_surface_formula_counts(term: str) -> None:
+    """Two unlike pieces on a truncated Gaussian box: 0.1 % of any term is seen."""
+    from dataclasses import replace
+
+    law = noise_region.gaussian_on(regions.box(np.array([1.0, 0.7])), np.array([[0.5, 0.2], [0.2, 0.8]]))
+    square = (lambda a: (a**2).sum(1), lambda a: 2 * a)
+    reward = Piecewise(*FIRST, *square, np.array([1.0, 0.5]), 0.2)
+    found = score_and_pathwise_vector(law, reward, mean=np.array([0.3, 0.4]))
+    assert found.residual <= QUADRATURE
+    assert replace(found, **{term: getattr(found, term) * (1 + PLANTED_FAULT)}).residual > QUADRATURE
+
+
+def test_one_dimension_is_the_jump_formula() -> None:
+    value, slope, _ = checks.REWARDS["sin"]
+    smooth = (lambda a: value(a[:, 0]), lambda a: slope(a))
+    for law, line in (
+        (noise_region.uniform_on(regions.ball(1, 0.8)), uniform(0.8)),
+        (noise_region.gaussian_on(regions.box(np.array([0.8])), np.array([[0.64]])), truncated_gaussian(0.8)),
+    ):
+        reward = Piecewise(*smooth, *smooth, np.array([1.0]), 0.0)
+        found = score_and_pathwise_vector(law, reward, mean=np.array([0.3]))
+        right = verify.score_and_pathwise(line, value, slope, mean=0.3)
+        assert abs(found.score_function[0] - right.score_function) <= QUADRATURE
+        assert abs(found.density_surface[0] - right.density_jump) <= QUADRATURE
+
+
+def test_cantor_reward() -> None:
+    """r' = 0 almost everywhere, so PD = 0; the score function is right: SF = ∂E r = 0.73314 at ā = ½."""
+    found = verify_lemma.s08_cantor_reward()
+    assert found.refutes
+    u, weight = panels((-1.0, 1.0), tuple(x - 0.5 for x in noise_singular.cantor_rule()[0][::4]), count=256)
+    slope = -np.pi / 2 * np.sin(np.pi * u)
+    score_function = -float(weight @ (noise_singular.cantor_function(0.5 + u) * slope))
+    assert abs(score_function - found.true) <= 1e-6  # limited by the quadrature of a Cantor function, not by the claim
+    assert abs(score_function - found.true * (1 + PLANTED_FAULT)) > 1e-4
+
+
+def test_cantor_density() -> None:
+    """ν' = 0 almost everywhere, so SF = 0; PD = ∂E a = 1, though ν is continuous and 0 at both ends."""
+    law = noise_singular.cantor_tent(1.3)
+    found = verify.score_and_pathwise(law, *REWARDS["identity"][:2], mean=0.3)
+    assert found.score_function == 0
+    assert found.jump == 0
+    assert abs(found.pathwise - 1) <= QUADRATURE
+    assert abs(found.truth - 1) <= QUADRATURE
+    with pytest.raises(AssertionError, match="not piecewise absolutely continuous"):
+        verify.check_score_equals_pathwise(law, *REWARDS["identity"][:2], mean=0.3)
+
+
+def test_cantor_reward_and_density() -> None:
+    """Both forms are 0 and agree, no jump anywhere, and E c(ā + ξ) has the slope ½ at ā = 0."""
+    found = verify_lemma.s08_cantor_both()
+    assert found.refutes
+    assert abs(found.true - 0.5) <= QUADRATURE
+    x, tail = noise_singular.cantor_rule()[0], np.linspace(0, 1, 400001)
+    mass = np.concatenate([[0.0], np.cumsum((noise_singular.cantor_function(1 - tail)[:-1]) / 400000)])
+
+    def expected(mean: float) -> float:  # E c(ā + ξ) = ∫ P(ξ > x − ā) dc(x)
+        half = np.interp(np.abs(x - mean), tail, mass)
+        return float(np.mean(0.5 - np.sign(x - mean) * half))
+
+    step = 3.0**-7
+    assert abs((expected(step) - expected(-step)) / (2 * step) - 0.5) < 0.02

@@ -84,3 +84,17 @@ def test_mixing_prompts_in_a_group_breaks_it() -> None:
 def test_counterexample_refutes() -> None:
     assert checks.s10_nonbinary_counterexample().refutes
     assert checks.s10_scale(examples=3).passed
+
+
+@given(probability, st.integers(2, 32), st.sampled_from([0.0, 1e-4, 0.1]))
+def test_the_four_baselines_in_closed_form(p: float, n: int, eps: float) -> None:
+    """κ_n(p) = E[s²/(s·√(n/(n − ddof)) + ε)]/(p(1 − p)) over K ~ Bin(n, p); 1 and (n − 1)/n without the spread."""
+    from scipy.stats import binom
+
+    k = np.arange(1, n)
+    weight, s = binom.pmf(k, n, p), np.sqrt(k * (n - k)) / n
+    for ddof in (0, 1):
+        closed = float(weight @ (s**2 / (s * np.sqrt(n / (n - ddof)) + eps))) / (p * (1 - p))
+        assert grpo_scale(np.array([p]), n, ddof=ddof, eps=eps)[0] == pytest.approx(closed, rel=1e-9)
+    for baseline, closed in (("leave_one_out", 1.0), ("group_mean", (n - 1) / n)):
+        assert grpo_scale(np.array([p]), n, baseline=baseline)[0] == pytest.approx(closed, rel=1e-9)

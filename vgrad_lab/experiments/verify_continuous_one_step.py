@@ -8,8 +8,10 @@ from numpy import ndarray
 
 from vgrad_lab.advantage import group_mean, leave_one_out
 from vgrad_lab.continuous import oracles
+from vgrad_lab.continuous.environments import linear_quadratic
 from vgrad_lab.continuous.estimators import pathwise_gradient
 from vgrad_lab.continuous.noise import NOISES, Noise, gaussian, panels, uniform
+from vgrad_lab.continuous.policies import linear_policy
 from vgrad_lab.continuous.rollout import rollout
 from vgrad_lab.continuous.variance import one_step_moments
 from vgrad_lab.experiments.verify_continuous import draw_system
@@ -62,6 +64,51 @@ def s01_interchange(*, seed: int = 0, examples: int = 20) -> Evidence:
         expected = oracles.parameter_gradient(oracle, start[:1])
         worst = max(worst, float(np.max(np.abs(found - expected)) / np.max(np.abs(expected))))
     return Evidence(float(worst), ALGEBRA, f"relative error of E ∂R_1/∂θ over {examples} linear-quadratic systems")
+
+
+def joint_value(system: tuple[ndarray, ...], second: ndarray, theta: ndarray, discount: float) -> complex:
+    """J of a linear policy θ = (K, b) in s' = As + Ba, r = −sᵀQs − aᵀRa, from E[ζζᵀ], ζ = (1, s_1, ξ_1, …, ξ_T).
+
+    States and actions are linear in ζ whatever the joint law of start and noise is.
+    """
+    A, B, Q, R = system
+    size, action_size = B.shape
+    gain, bias = theta[: action_size * size].reshape(action_size, size), theta[action_size * size :]
+    now = np.zeros((size, len(second)), complex)
+    now[:, 1 : 1 + size] = np.eye(size)
+    total: complex = 0
+    for t in range((len(second) - 1 - size) // action_size):
+        action = gain @ now
+        action[:, 0] += bias
+        first = 1 + size + t * action_size
+        action[:, first : first + action_size] += np.eye(action_size)
+        total -= discount**t * np.trace((now.T @ Q @ now + action.T @ R @ action) @ second)
+        now = A @ now + B @ action
+    return total
+
+
+def s01_dependent(*, seed: int = 0, examples: int = 20) -> Evidence:
+    """E ∂R_1/∂θ against ∂J/∂θ for noise that depends on time, on itself and on s_1: a joint Gaussian law."""
+    rng, worst, tiny = np.random.default_rng(seed), 0.0, 1e-30
+    for _ in range(examples):
+        size, horizon, discount = int(rng.integers(1, 3)), int(rng.integers(2, 5)), float(rng.uniform())
+        A, B, half = (0.5 * rng.standard_normal(shape) for shape in ((size, size), (size, 1), (size, size)))
+        environment = linear_quadratic(A, B, half @ half.T, np.eye(1))
+        policy = linear_policy(0.3 * rng.standard_normal((1, size)), rng.standard_normal(1))
+        count = size + horizon
+        root, centre = 0.5 * rng.standard_normal((count, count)), rng.standard_normal(count)
+        grid, weight = oracles.gauss_hermite_noise(3, count, 1)
+        joint = centre + grid[..., 0] @ root.T
+        played = rollout(environment, policy, joint[:, :size], joint[:, size:, None])
+        found = weight @ pathwise_gradient(environment, policy, played, discount=discount)
+        mean = np.concatenate([[1.0], centre])
+        second = np.outer(mean, mean)
+        second[1:, 1:] += root @ root.T
+        system = (A, B, half @ half.T, np.eye(1))
+        steps = [policy.theta + 1j * tiny * unit for unit in np.eye(len(policy.theta))]
+        expected = np.array([joint_value(system, second, theta, discount).imag / tiny for theta in steps])
+        worst = max(worst, float(np.max(np.abs(found - expected)) / np.max(np.abs(expected))))
+    return Evidence(worst, CLOSED_FORM, f"relative error of E ∂R_1/∂θ over {examples} joint laws")
 
 
 def s02_moving_support() -> Counterexample:

@@ -1,5 +1,6 @@
 """Ledger entries of the continuous floor: S01–S09, S11, S12 and their corrections (S10 is one of advantages)."""
 
+from vgrad_lab.ledger.one_step import ONE_STEP
 from vgrad_lab.ledger.types import Statement, Status
 
 _ROLLOUT = "vgrad_lab.experiments.verify_continuous:"
@@ -15,7 +16,7 @@ CONTINUOUS: tuple[Statement, ...] = (
         status=Status.FAILS_AS_WRITTEN,
         tests=(_TESTS + "test_s01.py::test_counterexample",),
         counterexample=_STEP + "s01_gelbaum_olmsted",
-        corrected_by=("S01.dominated",),
+        corrected_by=("S01.dominated", "S01.dependent"),
     ),
     Statement(
         id="S01.dominated",
@@ -177,7 +178,7 @@ CONTINUOUS: tuple[Statement, ...] = (
         ),
         evidence=(_STEP + "s08_lemma",),
         counterexample=_STEP + "s08_uniform",
-        corrected_by=("S08.jump",),
+        corrected_by=("S08.jump", "S08.surface", "S08.singular"),
         note=(
             "The paper's hypotheses are too strong (Laplace noise and |a| are fine, no boundary term needs to vanish "
             "separately) and too weak (Gaussian ν and the bounded smooth r = sin(a e^{a²/2}) have E|r'| = ∞)."
@@ -205,7 +206,7 @@ CONTINUOUS: tuple[Statement, ...] = (
         uses=("S08",),
         tests=(_TESTS + "test_s09.py::test_counterexample",),
         counterexample=_STEP + "s09_stopped",
-        corrected_by=("S09.unstopped",),
+        corrected_by=("S09.unstopped", "S09.standardised"),
         note="GRPO's term is Â ∂log π: eq. 11 counts the reward twice. With Â independent of a, E[Â ∂log π] = 0.",
     ),
     Statement(
@@ -218,7 +219,7 @@ CONTINUOUS: tuple[Statement, ...] = (
         status=Status.HOLDS,
         tests=(_TESTS + "test_s09.py::test_holds",),
         evidence=(_STEP + "s09_unstopped",),
-        note="Checked for polynomial rewards under Gaussian noise, groups of 2 to 4; divided by s it needs n ≥ 3.",
+        note="Checked for polynomial rewards under Gaussian noise, groups of 2 to 4; divided by s: S09.standardised.",
     ),
     Statement(
         id="S11",
@@ -272,5 +273,6 @@ CONTINUOUS: tuple[Statement, ...] = (
         ),
         evidence=(_ROLLOUT + "s12_per_step",),
     ),
+    *ONE_STEP,
 )
 """S01–S09, S11, S12 with corrections."""

@@ -108,7 +108,8 @@ def check_score_equals_pathwise(
     if abs(found.score_function - found.jump - found.pathwise) > scale:
         raise AssertionError(
             f"{numbers} and Σ[rν] = {found.jump:.9g}: PD = SF − Σ[rν] fails, so `slope` is not the derivative of "
-            "`reward`, the score is not that of the density, or a break is missing"
+            "`reward`, the score is not that of the density, a break is missing, or one is not piecewise absolutely "
+            "continuous"
         )
     right = [
         name
