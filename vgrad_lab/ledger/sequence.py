@@ -84,8 +84,9 @@ HIDDEN_STATES: tuple[Statement, ...] = (
             CACHE + "test_one_step_is_exact_for_the_cache_of_the_library",
         ),
         evidence=(STATES + "s14_cache",),
-        note="Also for the keys and values themselves, in the library's DynamicCache. OLMo-2 must be patched to compute "
-        "in float64: its norms and its softmax cast to float32, and the recursion then closes to single precision only.",
+        note="Also for the keys and values themselves, in the library's DynamicCache. OLMo-2 must be patched to "
+        "compute in float64: its norms and its softmax cast to float32, and then the recursion closes to single "
+        "precision only.",
     ),
     Statement(
         id="S14.gru",
