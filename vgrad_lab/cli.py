@@ -225,18 +225,30 @@ def report(run: Annotated[Path, typer.Argument(help="Run folder with records.jso
 
 @app.command()
 def credit(
-    out: Annotated[Path, typer.Option(help="Folder for the result and its figures.")] = Path("runs/credit"),
-    tiny: Annotated[bool, typer.Option("--tiny", help="Toy sizes, seconds.")] = False,
-    seed: Seed = 0,
+    out: Annotated[Path, typer.Option(help="Run folder; an unfinished run in it continues.")] = Path("runs/credit"),
+    seeds: Annotated[int, typer.Option(help="Number of seeds; the intervals are over them.", min=2)] = 5,
+    seed: Annotated[int, typer.Option(help="First seed.", min=0)] = 0,
+    tiny: Annotated[bool, typer.Option("--tiny", help="The same path in seconds, with toy sizes.")] = False,
+    workers: Annotated[int, typer.Option(help="Processes, one thread each.", min=1)] = 2,
+    json_: Json = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Train a small GRU and a small transformer and draw how much credit reaches back, by lag.
+    """Train GRUs and transformers on three tasks and measure who sends credit to whom; write records and report.
 
-    Example: `vgrad credit --tiny`
+    A second call continues where the first stopped and never repeats finished work.
+
+    Examples: `vgrad credit` · `vgrad credit --tiny --seeds 2 --out /tmp/tiny` · `vgrad credit --seed 5 --out runs/more`
     """
     from vgrad_lab.experiments import credit_flow
 
-    for path in credit_flow.main(out, tiny=tiny, seed=seed):
-        typer.echo(str(path))
+    settings = credit_flow.with_seeds(credit_flow.TINY if tiny else credit_flow.SETTINGS, seeds, first=seed)
+    result = credit_flow.run(out, settings, workers=workers, progress=not (quiet or json_))
+    if json_:
+        _print_json(result)
+    else:
+        typer.echo(credit_flow.describe(result))
+    if result["failed"]:
+        raise typer.Exit(1)
 
 
 def _finish(records: list[dict[str, Any]], describe: Any, json_: bool) -> None:
