@@ -1,6 +1,7 @@
 """Hypothesis strategies for tests of this package and of code built on it; they yield plain arrays and numbers.
 
-A floor's own objects are built from them by ``map``: ``linear_systems().map(lambda s: linear_quadratic(s.A, …))``.
+A floor's own objects are built from them: by ``map``, or as ``vgrad_lab.continuous.strategies`` does. This is the only
+module that names Hypothesis; what other floors need of it they take from here.
 """
 
 from typing import Any, NamedTuple
@@ -8,7 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from hypothesis.strategies import SearchStrategy
+from hypothesis.strategies import SearchStrategy as SearchStrategy
+from hypothesis.strategies import composite as composite
+from hypothesis.strategies import integers as integers
+from hypothesis.strategies import sampled_from as sampled_from
 from numpy import ndarray
 
 CONTINUOUS_NOISES = ("gaussian", "laplace", "logistic", "student_t", "triangle", "epanechnikov", "gamma")
@@ -40,6 +44,17 @@ class LinearSystem(NamedTuple):
 def grid_arrays(shape: int | tuple[int, int], *, bound: float = 1.0, parts: int = 64) -> SearchStrategy[ndarray]:
     """Float arrays with entries in [−bound, bound] on a grid of 2·parts steps: no subnormals, they shrink to zero."""
     return arrays(np.float64, shape, elements=st.integers(-parts, parts).map(lambda i: bound * i / parts))
+
+
+def weights(rows: int, columns: int) -> SearchStrategy[ndarray]:
+    """Matrices with entries i/128 in [−1, 1): one draw for a whole matrix, quick at any size; they shrink to zero."""
+    size = rows * columns
+    return st.binary(min_size=size, max_size=size).map(lambda b: np.frombuffer(b, np.int8).reshape(rows, columns) / 128)
+
+
+def scales() -> SearchStrategy[float]:
+    """Scales 2^(i/4) in [1/4, 4]; they shrink to 1."""
+    return st.integers(-8, 8).map(lambda i: 2.0 ** (i / 4))
 
 
 def seeds() -> SearchStrategy[int]:
@@ -84,7 +99,7 @@ def linear_systems(draw: Any, *, max_state: int = 5, max_action: int = 3, norm: 
 
 def noises(names: tuple[str, ...] = ("gaussian", "laplace", "logistic")) -> SearchStrategy[tuple[str, float]]:
     """A noise's name and a scale in [1/4, 4]; the default names are the smooth ones and the kinked Laplace."""
-    return st.tuples(st.sampled_from(names), st.integers(-8, 8).map(lambda i: 2.0 ** (i / 4)))
+    return st.tuples(st.sampled_from(names), scales())
 
 
 def _dirichlet(rng: np.random.Generator, size: int) -> ndarray:

@@ -4,12 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from tests.continuous.systems import ENVIRONMENTS, Spec, assert_close, autograd, build, by_functions, specs
 from vgrad_lab import strategies, verify
 from vgrad_lab.advantage import return_to_go
+from vgrad_lab.continuous import strategies as kit
 from vgrad_lab.continuous.costate import costate
+from vgrad_lab.continuous.estimators import pathwise_terms
 from vgrad_lab.continuous.rollout import rollout
 from vgrad_lab.experiments import verify_continuous as checks
 from vgrad_lab.tolerances import ALGEBRA, PLANTED_FAULT, TAYLOR_RATE
@@ -22,6 +24,22 @@ def test_costates_equal_autograd(spec: Spec) -> None:
     found = costate(system.environment, system.policy, system.rollout, discount=system.discount)
     assert_close(found[:, :-1], expected, ALGEBRA)
     assert not found[:, -1].any()
+
+
+@settings(max_examples=200)
+@given(kit.rollouts(), strategies.discounts())
+def test_every_environment_and_noise(system: kit.System, discount: float) -> None:
+    """λ_1 and ∂R_1/∂θ with the environment held, by complex steps, S ≤ 8 and T ≤ 16; a planted fault shows."""
+    environment, policy, played = system
+    start, noise = played.state[:, 0], played.noise_draw
+    by_state, by_theta = checks.complex_step(environment, policy, start, noise, discount)
+    found = costate(*system, discount=discount)[:, 0]
+    gradient = pathwise_terms(*system, discount=discount).policy
+    for value, expected in ((found, by_state), (gradient, by_theta)):
+        size = float(np.max(np.abs(expected)))
+        assert np.max(np.abs(value - expected)) <= ALGEBRA * max(1.0, size)
+        if size > 0.1:
+            assert np.max(np.abs(value * (1 + PLANTED_FAULT) - expected)) > ALGEBRA * max(1.0, size)
 
 
 @given(specs())
@@ -75,6 +93,7 @@ def test_planted_fault_in_one_jacobian_entry_is_seen() -> None:
         verify.check_environment(faulty)
 
 
+@settings(max_examples=50)
 @given(strategies.seeds())
 def test_evidence(seed: int) -> None:
-    assert checks.s04_adjoint(seed=seed, examples=2).passed
+    assert checks.s04_adjoint(seed=seed, examples=1).passed

@@ -6,7 +6,7 @@ import numpy as np
 from numpy import ndarray
 
 from vgrad_lab.advantage import return_to_go
-from vgrad_lab.continuous import oracles
+from vgrad_lab.continuous import oracles, systems
 from vgrad_lab.continuous.costate import (
     adjoint,
     closed_loop_jacobian,
@@ -31,15 +31,21 @@ Batch = Callable[[ndarray, ndarray], ndarray]
 
 
 def draw_system(rng: np.random.Generator, *, linear: bool | None = None) -> tuple[Environment, ShiftPolicy]:
-    """A random environment and policy of random small sizes; ``linear`` forces the linear-quadratic pair."""
-    size, action_size = int(rng.integers(1, 6)), int(rng.integers(1, 4))
-    by_linear = linear or (linear is None and bool(rng.integers(2)))
-    make = random_linear_quadratic if by_linear else random_tanh_network
-    environment = make(rng, size, action_size)
+    """A random environment and policy, S ≤ 8 and A ≤ 3; ``linear`` forces the linear-quadratic pair."""
+    size, action_size = int(rng.integers(1, 9)), int(rng.integers(1, 4))
+    kind = 0 if linear else int(rng.integers(8))
+    if kind < 6:
+        make = random_linear_quadratic if kind < 3 else random_tanh_network
+        environment = make(rng, size, action_size)
+    else:
+        target = rng.standard_normal((action_size, size)) / size
+        environment = systems.bandit(target) if rng.integers(2) else (systems.pendulum, systems.obstacle)[kind - 6]()
+        size, action_size = environment.state_size, environment.action_size
     if linear or bool(rng.integers(2)):
         K, bias = 0.3 * rng.standard_normal((action_size, size)), rng.standard_normal(action_size)
         return environment, linear_policy(K, bias, noise=gaussian(0.5))
-    weights = rng.standard_normal((3, size)), rng.standard_normal(3), rng.standard_normal((action_size, 3))
+    inner = rng.standard_normal((3, size)) / np.sqrt(size)  # steeper means make long rollouts chaotic
+    weights = inner, rng.standard_normal(3), rng.standard_normal((action_size, 3))
     return environment, tanh_policy(*weights, noise=gaussian(0.5))
 
 
@@ -71,7 +77,7 @@ def s04_adjoint(*, seed: int = 0, examples: int = 20) -> Evidence:
     rng, worst = np.random.default_rng(seed), 0.0
     for _ in range(examples):
         environment, policy = draw_system(rng)
-        played = sample_rollout(environment, policy, rng, batch=3, horizon=int(rng.integers(1, 9)))
+        played = sample_rollout(environment, policy, rng, batch=3, horizon=int(rng.integers(1, 17)))
         discount = float(rng.uniform())
         expected, _ = complex_step(environment, policy, played.state[:, 0], played.noise_draw, discount)
         worst = max(worst, _relative(costate(environment, policy, played, discount=discount)[:, 0], expected))
@@ -83,7 +89,7 @@ def s05_parameter_gradient(*, seed: int = 0, examples: int = 20) -> Evidence:
     rng, worst = np.random.default_rng(seed), 0.0
     for _ in range(examples):
         environment, policy = draw_system(rng)
-        played = sample_rollout(environment, policy, rng, batch=3, horizon=int(rng.integers(1, 9)))
+        played = sample_rollout(environment, policy, rng, batch=3, horizon=int(rng.integers(1, 17)))
         discount = float(rng.uniform())
         _, expected = complex_step(environment, policy, played.state[:, 0], played.noise_draw, discount)
         worst = max(worst, _relative(pathwise_gradient(environment, policy, played, discount=discount), expected))
@@ -108,7 +114,7 @@ def s05_extra(*, seed: int = 0, examples: int = 20) -> Evidence:
     rng, worst, tiny = np.random.default_rng(seed), 0.0, 1e-30
     for _ in range(examples):
         environment, policy = draw_system(rng)
-        horizon, discount = int(rng.integers(1, 6)), float(rng.uniform())
+        horizon, discount = int(rng.integers(1, 17)), float(rng.uniform())
         played = sample_rollout(environment, policy, rng, batch=2, horizon=horizon)
         ways = rng.standard_normal((3, environment.state_size, 4))
         steps = [_pushed_return((environment, policy), played, discount, ways, 1j * tiny * unit) for unit in np.eye(4)]
@@ -150,7 +156,7 @@ def s06_bellman(*, seed: int = 0, examples: int = 20) -> Evidence:
     rng, worst = np.random.default_rng(seed), 0.0
     for _ in range(examples):
         environment, policy = draw_system(rng, linear=True)
-        discount, horizon = float(rng.uniform()), int(rng.integers(2, 8))
+        discount, horizon = float(rng.uniform()), int(rng.integers(2, 17))
         oracle = oracles.linear_quadratic_oracle(environment, policy, horizon=horizon, discount=discount)
         noise, weight = oracles.gauss_hermite_noise(3, 1, environment.action_size, scale=0.5)
         start = np.tile(environment.initial(rng, 1), (len(noise), 1))
@@ -169,7 +175,7 @@ def s07_value_gradient(*, seed: int = 0, examples: int = 20) -> Evidence:
     rng, worst = np.random.default_rng(seed), 0.0
     for _ in range(examples):
         environment, policy = draw_system(rng, linear=True)
-        discount, horizon = float(rng.uniform()), int(rng.integers(1, 12))
+        discount, horizon = float(rng.uniform()), int(rng.integers(1, 17))
         start = np.repeat(environment.initial(rng, 3), 2, axis=0)
         noise = np.repeat(rng.standard_normal((3, horizon, environment.action_size)), 2, axis=0)
         noise[1::2] *= -1
@@ -209,7 +215,7 @@ def fixed_action_costates(
 
 def _all_noise(rng: np.random.Generator) -> tuple[Environment, ShiftPolicy, Rollout, ndarray, float]:
     """A linear-quadratic system from one state along every noise sequence of a grid exact for it, and weights."""
-    size, action_size = int(rng.integers(1, 5)), int(rng.integers(1, 3))
+    size, action_size = int(rng.integers(1, 9)), int(rng.integers(1, 3))
     environment = random_linear_quadratic(rng, size, action_size)
     policy = linear_policy(0.3 * rng.standard_normal((action_size, size)), rng.standard_normal(action_size))
     noise, weight = oracles.gauss_hermite_noise(4, 2 if action_size == 2 else 3, action_size)
