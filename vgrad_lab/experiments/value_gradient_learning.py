@@ -3,9 +3,13 @@
 In a linear-quadratic system the costate of eq. 7 is replaced by λ·target + (1−λ)·critic. An exact critic takes variance
 away and adds no bias; one learnt from few rollouts adds a little; one that cannot tell states apart trades variance for
 bias through λ.
+
+python -m vgrad_lab.experiments.value_gradient_learning --out DIR [--tiny] [--seed N]
 """
 
+import argparse
 import json
+import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +32,7 @@ from vgrad_lab.continuous.noise import gaussian
 from vgrad_lab.continuous.policies import ShiftPolicy, linear_policy
 from vgrad_lab.continuous.rollout import Rollout, sample_rollout
 from vgrad_lab.continuous.variance import baseline
+from vgrad_lab.provenance import versions
 from vgrad_lab.stats import mean_with_standard_error, z_threshold
 from vgrad_lab.tolerances import ALGEBRA
 
@@ -146,7 +151,8 @@ def main(folder: Path, *, tiny: bool = False, seed: int = 0) -> list[Path]:
     """Run, then write value_gradient_learning.json and the figure into ``folder``; returns the paths."""
     settings = replace(TINY if tiny else SETTINGS, seed=seed)
     result = run(settings)
-    result["score"] = score(result)
+    command = f"python -m vgrad_lab.experiments.value_gradient_learning{' --tiny' if tiny else ''} --seed {seed}"
+    result |= {"score": score(result), "command": command, "versions": versions(), "device": "cpu"}
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "value_gradient_learning.json"
     path.write_text(json.dumps(result, allow_nan=False, sort_keys=True) + "\n", encoding="utf-8")
@@ -188,19 +194,32 @@ def _spread(samples: ndarray, truth: ndarray, batch: int) -> dict[str, float]:
 def _row(
     sample: ndarray, raw: ndarray, truth: ndarray, bias: ndarray | None, settings: Settings, decay: float
 ) -> dict[str, Any]:
-    """Numbers of one critic and λ; the bias is measured against the pathwise gradient of the same rollouts."""
+    """Numbers of one critic and λ; the bias is measured against the pathwise gradient of the same rollouts.
+
+    bias_interval holds the true ‖bias‖ but for ``FALSE_FAIL``, shared over the components.
+    """
     size, total = float(np.linalg.norm(truth)), float(sample.var(0, ddof=1).sum())
     mean, error = mean_with_standard_error(sample - raw)
     exact = None if bias is None else float(np.linalg.norm(bias)) / size
     off = np.abs(mean - (mean if bias is None else bias))
-    squared = float((mean**2).sum())
+    squared, wide = float((mean**2).sum()), float(np.linalg.norm(z_threshold(len(mean)) * error))
     return {
         "decay": decay,
         "variance": total / float(raw.var(0, ddof=1).sum()),
         "bias": float(np.sqrt(squared)) / size,
         "bias_error": float(np.linalg.norm(error)) / size,
+        "bias_interval": [max(0.0, float(np.sqrt(squared)) + side * wide) / size for side in (-1, 1)],
         "exact_bias": exact,
         "excess": float(np.max(off - z_threshold(len(mean)) * error)) - ALGEBRA * size,
         "distance": float(np.max(np.abs(sample - raw)) / np.max(np.abs(raw))),
         "error": float(np.sqrt(squared + total / settings.batch)) / size,
     }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/value_gradient_learning"), help="folder of the results")
+    parser.add_argument("--tiny", action="store_true", help="toy sizes, a second")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    sys.stdout.write("\n".join(map(str, main(given.out, tiny=given.tiny, seed=given.seed))) + "\n")
