@@ -35,9 +35,14 @@ Back = Callable[[slice, ndarray, Flat], tuple[Pull, Layer | None]]
 """(block, x of the block, its rows): the block's ``Pull`` and the tanh layer, if there is one."""
 
 
-def map_back(m: Map, tape: ndarray | None, *, factor: float, longest: int, batch: int) -> Back:
-    """Back through factor·(∂y/∂x)ᵀ of a map; ``tape`` is its tanh at all steps, None where it was not kept."""
-    scaled = maps.scaled(m, factor) if factor != 1 else m
+def map_back(
+    m: Map, tape: ndarray | None, *, longest: int, batch: int, factor: float = 1.0, gain: ndarray | None = None
+) -> Back:
+    """Back through factor·(∂y/∂x)ᵀ of a map; ``tape`` is its tanh at all steps, None where it was not kept.
+
+    gain: of a linear mean action, for the loop closed: back to the state only.
+    """
+    scaled = maps.scaled(m if gain is None else maps.closed(m, gain), factor)
     if m.outer is None:
         across = scaled.inner.T
 

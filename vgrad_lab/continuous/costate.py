@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from vgrad_lab.continuous.backward import Layer, map_back, mean_back, payoff_gradient, transition_back
+from vgrad_lab.continuous.backward import Layer, Pull, map_back, mean_back, payoff_gradient, transition_back
 from vgrad_lab.continuous.by_functions import rows
 from vgrad_lab.continuous.environments import Environment, Jacobians
 from vgrad_lab.continuous.maps import Map
@@ -44,7 +44,7 @@ def costate(
     parts = structure(environment, policy)
     batch, nodes, size = rollout.state.shape
     result = np.empty((nodes, size, batch))
-    for _ in adjoint_blocks(*parts, columns_of(*parts, rollout), discount, result):
+    for _ in adjoint_blocks(*parts, columns_of(*parts, rollout), discount, result, actions=False):
         pass
     return result.transpose(2, 0, 1)
 
@@ -71,10 +71,13 @@ def adjoint_blocks(
     columns: Columns,
     discount: float,
     costate: ndarray,
+    *,
+    actions: bool = True,
 ) -> Iterator[tuple[slice, ndarray, Layer | None]]:
     """Fill ``costate`` (T1,S,B) from the end; yield each block of time, its ∂R_t/∂a_t (time,A,B) and the mean's layer.
 
-    The yielded arrays are work space, valid until the next block.
+    The yielded arrays are work space, valid until the next block. Without ``actions`` the ∂R_t/∂a_t may be left out,
+    which closes the loop of a linear mean action around dynamics known as arrays and saves a product a step.
     """
     x, (horizon, size, batch) = columns.x, (len(costate) - 1, *costate.shape[1:])
     costate[horizon] = 0
@@ -86,13 +89,17 @@ def adjoint_blocks(
     )
     cuts = blocks(horizon, x[0].nbytes * (1 if arrays else 2) + 16 * rebuilt * batch)  # what works beside x needs room
     longest = cuts[0].stop
-    work, pulled, through = np.empty_like(x[:longest]), np.empty_like(x[0]), np.empty((size, batch))
+    work = np.empty_like(x[:longest])
+    gain = None
+    if isinstance(mean, Map) and mean.outer is None and isinstance(dynamics, Map) and not actions:
+        gain = mean.inner
     if isinstance(dynamics, Map):
-        behind = map_back(dynamics, columns.dynamics_tape, factor=discount, longest=longest, batch=batch)
+        tape = columns.dynamics_tape
+        behind = map_back(dynamics, tape, factor=discount, longest=longest, batch=batch, gain=gain)
     else:
         behind = transition_back(require_jacobians(dynamics), factor=discount, batch=batch)
     if isinstance(mean, Map):
-        aside = map_back(mean, columns.mean_tape, factor=1.0, longest=longest, batch=batch)
+        aside = map_back(mean, columns.mean_tape, longest=longest, batch=batch)
     else:
         aside = mean_back(mean, batch=batch)
     gradient = payoff_gradient(payoff if isinstance(payoff, Payoff) else require_jacobians(payoff))
@@ -101,14 +108,33 @@ def adjoint_blocks(
         flat = (now, now) if arrays else rows(now, size)
         gradient(now, flat, columns.reward[block], total)
         (pull, _), (pull_mean, layer) = behind(block, now, flat), aside(block, now[:, :size], flat)
-        for k in reversed(range(len(total))):
-            here, t = total[k], block.start + k
-            if t + 1 < horizon:
-                pull(k, costate[t + 1], pulled)
-                np.add(here, pulled, here)
-            pull_mean(k, here[size:], through)
-            np.add(here[:size], through, costate[t])
+        if gain is not None:
+            _closed_steps(total, gain, pull, costate[block.start : block.stop + 1])
+        else:
+            _open_steps(total, pull, pull_mean, costate[block.start : block.stop + 1])
         yield block, total[:, size:], layer
+
+
+def _closed_steps(total: ndarray, gain: ndarray, pull: Pull, costate: ndarray) -> None:
+    """λ = r_s + ā_sᵀ r_a + γ Df_sᵀ λ' over a block whose reward gradients are ``total``, the loop closed beforehand."""
+    size = gain.shape[1]
+    direct = np.matmul(gain.T, total[:, size:])
+    np.add(total[:, :size], direct, direct)
+    for k in reversed(range(len(total))):
+        pull(k, costate[k + 1], costate[k])
+        np.add(costate[k], direct[k], costate[k])
+
+
+def _open_steps(total: ndarray, pull: Pull, pull_mean: Pull, costate: ndarray) -> None:
+    """λ and ∂R/∂a over a block; ``total`` turns from reward gradients into gradients of the return at (s, a) apart."""
+    size = costate.shape[1]
+    pulled, through = np.empty_like(total[0]), np.empty_like(costate[0])
+    for k in reversed(range(len(total))):
+        here = total[k]
+        pull(k, costate[k + 1], pulled)
+        np.add(here, pulled, here)
+        pull_mean(k, here[size:], through)
+        np.add(here[:size], through, costate[k])
 
 
 def require_jacobians(environment: Environment) -> Jacobians:

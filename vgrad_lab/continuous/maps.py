@@ -72,6 +72,12 @@ def scaled(m: Map, factor: float) -> Map:
     return replace(m, inner=factor * m.inner) if m.outer is None else replace(m, outer=factor * m.outer)
 
 
+def closed(m: Map, gain: ndarray) -> Map:
+    """The map of s that a map of (s, a) is with a = gain·s + anything free of s; its tape is that of the map."""
+    size = gain.shape[1]
+    return replace(m, inner=m.inner[:, :size] + m.inner[:, size:] @ gain)
+
+
 def apply_columns(m: Map, x: ndarray, out: ndarray, tape: ndarray | None) -> None:
     """Write y(x) − b into ``out`` (affine, the caller owns the shift) or y(x) (network, which fills ``tape``)."""
     if m.outer is None or tape is None:

@@ -153,12 +153,13 @@ def _in_place(
     drift = None if drift is None or not drift.any() else drift
     cuts = blocks(horizon, x[0].nbytes)
     mean_action, work = np.empty((action_size, batch)), np.empty_like(x[: cuts[0].stop])
+    slopes = payoffs.slopes(payoff) if isinstance(payoff, Payoff) else None
     for block in cuts:
         np.add(noise[block], shift, x[block, size:])
         for t in range(block.start, block.stop):
             _act(mean, x[t, :size], x[t, size:], mean_action, _tape_of(tapes[1], t))
             _move(dynamics, x[t], x[t + 1, :size], drift, _tape_of(tapes[0], t))
-        _pay(payoff, x[block], size, work, reward[block])
+        _pay(payoff, slopes, x[block], size, work, reward[block])
     views = *_views(x, size), reward.T
     for view in views:
         view.flags.writeable = False
@@ -195,10 +196,13 @@ def _move(
     following[:] = by_functions.checked("transition", found, following.shape[::-1]).T
 
 
-def _pay(payoff: Payoff | Environment, x: ndarray, size: int, work: ndarray, out: ndarray) -> None:
+def _pay(
+    payoff: Payoff | Environment, slopes: payoffs.Slopes | None, x: ndarray, size: int, work: ndarray, out: ndarray
+) -> None:
     """Write the rewards of a block x (time, S+A, B) into ``out`` (time, B)."""
     if isinstance(payoff, Payoff):
-        payoffs.reward_columns(payoff, payoffs.slopes(payoff), x, work[: len(x)], out)
+        slopes = payoffs.slopes(payoff) if slopes is None else slopes
+        payoffs.reward_columns(payoff, slopes, x, work[: len(x)], out)
         return
     found = payoff.reward(*by_functions.rows(x, size))
     out[:] = by_functions.checked("reward", found, (out.size,)).reshape(out.shape)
@@ -246,9 +250,9 @@ def columns_of(
     reward = np.array(played.reward.T)
     if isinstance(payoff, Payoff):
         cuts = blocks(horizon, x[0].nbytes)
-        work = np.empty_like(x[: cuts[0].stop])
+        work, slopes = np.empty_like(x[: cuts[0].stop]), payoffs.slopes(payoff)
         for block in cuts:
-            _pay(payoff, x[block], size, work, reward[block])
+            _pay(payoff, slopes, x[block], size, work, reward[block])
     return Columns(x, reward, None, None, dynamics, payoff, _parameters(mean))
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Float, Inexact
 from numpy import ndarray
 
 from vgrad_lab.continuous.environments import BatchFunction, Environment, Jacobians, ParameterJacobians
+from vgrad_lab.continuous.maps import Map
 
 
 def _positive(**numbers: float) -> None:
@@ -58,6 +59,7 @@ def bandit(target: Float[ndarray, "A S"], *, width: float = 1.0) -> Environment:
             reward_state=lambda state, action: -(target.T @ reward_action(state, action).T).T,
             reward_action=reward_action,
         ),
+        dynamics=Map(np.hstack([np.eye(size), np.zeros((size, action_size))]), np.zeros(size)),
     )
 
 
@@ -170,6 +172,7 @@ def obstacle(
             reward_state=reward_state,
             reward_action=lambda state, action: -2 * action_cost * action,
         ),
+        dynamics=Map(np.hstack([by_state, by_action]), np.zeros(4)),
     )
 
 
@@ -216,6 +219,7 @@ def shared_point_mass(
             reward_state=lambda state, action: state * [-2.0, -0.2],
             reward_action=lambda state, action: -2 * cost * action,
         ),
+        dynamics=Map(np.hstack([by_state, by_action]), np.zeros(2)),
         parameters=ParameterJacobians(
             theta,
             partial(shared_point_mass, gain=gain, price=price, start=start, time_step=time_step),
