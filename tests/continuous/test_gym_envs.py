@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from vgrad_lab.continuous import gym_envs, pictures
+from tests.helpers import whole
+from vgrad_lab.continuous import gym_envs, pictures, systems
 from vgrad_lab.continuous.policies import linear_policy
 from vgrad_lab.continuous.rollout import rollout
 from vgrad_lab.registration import ENVIRONMENTS, register_environments
@@ -125,3 +126,107 @@ def test_registering_twice_is_silent_and_bad_input_is_not() -> None:
         gym_envs.linear_quadratic_env(horizon=0)
     with pytest.raises(ValueError, match="render_mode must be None or 'rgb_array'"):
         gym_envs.linear_quadratic_env(render_mode="human")
+
+
+def test_defaults_and_arguments_reach_the_core() -> None:
+    """Sizes, horizon and system seed by default; the same system from the same seed, another from another."""
+    for make in (gym_envs.linear_quadratic_env, gym_envs.tanh_network_env, gym_envs.bandit_env):
+        env, said = make(), make(state_size=4, action_size=2, system_seed=0)
+        state, action = np.full((1, 4), 0.3), np.full((1, 2), 0.2)
+        assert (env.core.state_size, env.core.action_size) == (4, 2)
+        assert env.bound == said.bound
+        assert env.core.reward(state, action)[0] == said.core.reward(state, action)[0]
+        assert env.core.reward(state, action)[0] != make(system_seed=1).core.reward(state, action)[0]
+        assert make(horizon=7).horizon == 7
+    assert [gymnasium.make(name).unwrapped.horizon for name in ENVIRONMENTS] == [64, 64, 1, 200, 40]
+    assert gym_envs.tanh_network_env().core.dynamics.inner.shape == (4, 6)
+    assert gym_envs.tanh_network_env(width=9).core.dynamics.inner.shape == (9, 6)
+
+
+def test_spaces_are_boxes_of_float64() -> None:
+    env = gym_envs.linear_quadratic_env(state_size=3, action_size=2)
+    for space, bound, size in ((env.observation_space, env.bound, 3), (env.action_space, 1.0, 2)):
+        assert space.dtype == np.float64
+        assert np.array_equal(space.low, np.full(size, -bound))
+        assert np.array_equal(space.high, np.full(size, bound))
+
+
+def test_bounds_follow_from_the_systems() -> None:
+    """‖s‖ ≤ max(‖s_1‖, max‖Ba‖/(1 − ‖A‖)); |V tanh| ≤ the largest row sum; torque against damping; 4 s of pushing."""
+    linear = gym_envs.linear_quadratic_env(state_size=3, action_size=2)
+    push = np.linalg.svd(linear.core.dynamics.inner[:, 3:], compute_uv=False)[0] * np.sqrt(2)
+    assert np.linalg.svd(linear.core.dynamics.inner[:, :3], compute_uv=False)[0] == pytest.approx(0.9, rel=ALGEBRA)
+    assert push / 0.1 > np.sqrt(3)
+    assert linear.bound == pytest.approx(push / 0.1, rel=ALGEBRA)
+    network = gym_envs.tanh_network_env(state_size=3)
+    assert network.bound == max(np.abs(row).sum() for row in network.core.dynamics.outer)
+    narrow = gym_envs.tanh_network_env(state_size=1, width=1, system_seed=1)
+    assert np.abs(narrow.core.dynamics.outer).item() < 1
+    assert narrow.bound == 1.0
+    assert gym_envs.bandit_env().bound == 1.0
+    assert gym_envs.pendulum_env().bound == pytest.approx(0.05 * (10 + 4) / 0.1, rel=ALGEBRA)
+    assert gym_envs.obstacle_env().bound == pytest.approx(1.1 + 40 * 0.1 * (0.1 + 40 * 0.1), rel=ALGEBRA)
+
+
+def test_named_tasks_are_the_systems_with_their_numbers() -> None:
+    state, action = np.array([[0.6, 0.8, 0.5, -0.25]]), np.array([[0.7, -0.4]])
+    pendulum, expected = gym_envs.pendulum_env().core, systems.pendulum(time_step=0.05, gravity=10.0, torque=4.0)
+    moved = pendulum.transition(state[:, :3], action[:, :1])
+    assert np.array_equal(moved, expected.transition(state[:, :3], action[:, :1]))
+    obstacle, expected = gym_envs.obstacle_env().core, systems.obstacle(centre=(0.0, 0.1), radius=0.3, goal=(1.0, 0.0))
+    assert np.array_equal(obstacle.transition(state, action), expected.transition(state, action))
+    assert np.array_equal(obstacle.reward(state, action), expected.reward(state, action))
+
+
+def test_each_task_has_its_own_picture() -> None:
+    for env, picture in (
+        (gym_envs.pendulum_env(render_mode="rgb_array"), pictures.rod),
+        (gym_envs.obstacle_env(render_mode="rgb_array"), pictures.plan),
+        (gym_envs.bandit_env(render_mode="rgb_array"), lambda state: pictures.bars(state, 1.0)),
+        (gym_envs.tanh_network_env(render_mode="rgb_array"), lambda state: pictures.bars(state, env.bound)),
+        (gym_envs.linear_quadratic_env(render_mode="rgb_array"), lambda state: pictures.bars(state, env.bound)),
+    ):
+        state, _ = env.reset(seed=2)
+        assert np.array_equal(env.render(), picture(state))
+        assert env.render_mode == "rgb_array"
+
+
+def test_starts_fill_the_box() -> None:
+    for make in (gym_envs.linear_quadratic_env, gym_envs.tanh_network_env, gym_envs.bandit_env):
+        starts = make().core.initial(np.random.default_rng(0), 1000)
+        assert starts.shape == (1000, 4)
+        assert -1 <= starts.min() < -0.99
+        assert 0.99 < starts.max() <= 1
+
+
+def test_the_best_action_of_the_bandit_lies_in_the_box_on_both_sides() -> None:
+    """M read off r_s at s = 0, a = e_i, which is M_i exp(−1/2): uniform in ±1/S."""
+    core, actions = gym_envs.bandit_env(state_size=3, action_size=50).core, np.eye(50)
+    target = core.jacobians.reward_state(np.zeros((50, 3)), actions) / np.exp(-0.5)
+    assert -1 / 3 <= target.min() < -0.32
+    assert 0.32 < target.max() <= 1 / 3
+
+
+def test_actions_are_clipped_to_the_box_and_whole_numbers_are_taken() -> None:
+    env = gym_envs.linear_quadratic_env()
+    for given, used in (([-7.0, 9.0], [-1.0, 1.0]), ([-1.5, 1.5], [-1.0, 1.0]), ([1, 0], [1.0, 0.0])):
+        start, _ = env.reset(seed=0)
+        state, reward, *_ = env.step(np.array(given))
+        assert np.array_equal(state, env.core.transition(start[None], np.array([used]))[0])
+        assert reward == env.core.reward(start[None], np.array([used]))[0]
+
+
+def test_before_the_first_reset_the_state_is_zero_and_no_step_is_counted() -> None:
+    env = gym_envs.linear_quadratic_env(horizon=2, render_mode="rgb_array")
+    assert np.array_equal(env.render(), pictures.bars(np.zeros(4), env.bound))
+    assert [env.step(np.zeros(2))[3] for _ in range(2)] == [False, True]
+
+
+def test_refusals_say_what_was_given_and_what_was_expected() -> None:
+    env = gym_envs.tanh_network_env()
+    with pytest.raises(ValueError, match=whole("action is [0. 0. 0.], expected 2 numbers in [-1, 1]")):
+        env.step(np.zeros(3))
+    with pytest.raises(ValueError, match=whole("horizon must be at least 1, got 0")):
+        gym_envs.pendulum_env(horizon=0)
+    with pytest.raises(ValueError, match=whole("render_mode must be None or 'rgb_array', got 'human'")):
+        gym_envs.obstacle_env(render_mode="human")
