@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "vgrad_lab"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 FLOOR = {
     "tolerances": 0, "notation": 0, "stats": 0, "registration": 0, "provenance": 0, "ledger": 0, "__init__": 0,
-    "advantage": 1, "impact": 1, "one_step": 1, "simplex": 1, "verify": 1, "strategies": 1,
+    "advantage": 1, "impact": 1, "one_step": 1, "ray": 1, "simplex": 1, "verify": 1, "strategies": 1,
     "continuous": 2, "discrete": 2, "sequence": 2,
     "checkpoints": 3, "integrations": 3,
     "experiments": 4, "cli": 4, "__main__": 4,
