@@ -178,17 +178,14 @@ def test_named_tasks_are_the_systems_with_their_numbers() -> None:
     assert np.array_equal(obstacle.reward(state, action), expected.reward(state, action))
 
 
-def test_each_task_has_its_own_picture() -> None:
-    for env, picture in (
-        (gym_envs.pendulum_env(render_mode="rgb_array"), pictures.rod),
-        (gym_envs.obstacle_env(render_mode="rgb_array"), pictures.plan),
-        (gym_envs.bandit_env(render_mode="rgb_array"), lambda state: pictures.bars(state, 1.0)),
-        (gym_envs.tanh_network_env(render_mode="rgb_array"), lambda state: pictures.bars(state, env.bound)),
-        (gym_envs.linear_quadratic_env(render_mode="rgb_array"), lambda state: pictures.bars(state, env.bound)),
-    ):
-        state, _ = env.reset(seed=2)
-        assert np.array_equal(env.render(), picture(state))
-        assert env.render_mode == "rgb_array"
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_each_task_has_its_own_picture(name: str) -> None:
+    env = gymnasium.make(name, render_mode="rgb_array").unwrapped
+    state, _ = env.reset(seed=2)
+    own = {"vgrad_lab/Pendulum-v0": pictures.rod, "vgrad_lab/Obstacle-v0": pictures.plan}
+    picture = own[name](state) if name in own else pictures.bars(state, env.bound)
+    assert np.array_equal(env.render(), picture)
+    assert env.render_mode == "rgb_array"
 
 
 def test_starts_fill_the_box() -> None:
