@@ -86,8 +86,15 @@ def _normal_start(mean: ndarray, scale: float) -> Callable[[np.random.Generator,
 def from_arrays(
     dynamics: Map, payoff: Payoff, *, initial_mean: Float[ndarray, " S"] | None = None, initial_scale: float = 1.0
 ) -> Environment:
-    """Environment whose dynamics and reward are a ``Map`` of (s, a) and a ``Payoff``; s_1 ~ N(mean, scale²·I)."""
+    """Environment whose dynamics and reward are a ``Map`` of (s, a) and a ``Payoff``; s_1 ~ N(mean, scale²·I).
+
+    Raises ValueError for cost matrices or an initial_mean that do not fit the map, or a negative or non-finite scale.
+    """
     size, action_size = dynamics.out_size, dynamics.inner.shape[1] - dynamics.out_size
+    if not (np.isfinite(initial_scale) and initial_scale >= 0):
+        raise ValueError(f"initial_scale must be a number that is not negative, got {initial_scale}")
+    _matrix("state_cost", payoff.state_cost, (size, size))
+    _matrix("action_cost", payoff.action_cost, (action_size, action_size))
     mean = np.zeros(size) if initial_mean is None else _matrix("initial_mean", initial_mean, (size,))
 
     def joint(state: ndarray, action: ndarray) -> ndarray:

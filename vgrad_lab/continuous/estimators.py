@@ -12,6 +12,7 @@ from numpy import ndarray
 from vgrad_lab.advantage import return_to_go
 from vgrad_lab.continuous import maps
 from vgrad_lab.continuous.costate import adjoint, adjoint_blocks, check_discount
+from vgrad_lab.continuous.doors import check_finite, check_rollout
 from vgrad_lab.continuous.environments import Environment
 from vgrad_lab.continuous.parameters import PathwiseTerms, environment_terms
 from vgrad_lab.continuous.parameters import extra_terms as extra_terms
@@ -65,6 +66,7 @@ def _pathwise(
 ) -> tuple[ndarray, ndarray]:
     """Fill ``total``, (P,B) or (P,) for the sum over the batch; return it with the costates."""
     check_discount(discount)
+    check_rollout(environment, policy, rollout)
     if environment.parameters is not None:
         terms = pathwise_terms(environment, policy, rollout, discount=discount)
         return (terms.total.T if total.ndim == 2 else terms.total.sum(0)), terms.costate
@@ -102,10 +104,12 @@ def score_function_gradient(
     function of s_t; none by default. Raises ValueError for a γ outside or a baseline of wrong shape. Ledger: S08, S12.
     """
     check_discount(discount)
+    check_rollout(environment, policy, rollout)
     advantage = return_to_go(rollout.reward, discount=discount)
     if baseline is not None:
         if baseline.shape != advantage.shape:
             raise ValueError(f"baseline has shape {baseline.shape}, expected {advantage.shape}, one number per step")
+        check_finite("baseline", baseline)
         advantage = advantage - baseline
     weight = discount ** np.arange(advantage.shape[1])
     cotangent = -policy.noise.score(rollout.noise_draw) * (advantage * weight)[..., None]
@@ -113,11 +117,20 @@ def score_function_gradient(
 
 
 def pull_parameters(policy: ShiftPolicy, rollout: Rollout, cotangent: ndarray) -> ndarray:
-    """Σ_t ā_θ(s_t)ᵀ cotangent_t for each rollout; cotangent is (B,T,A)."""
+    """Σ_t ā_θ(s_t)ᵀ cotangent_t for each rollout; cotangent is (B,T,A). Raises ValueError for a turned ā_θ."""
     horizon = cotangent.shape[1]
     if policy.mean_map is None:
-        steps = (policy.parameter_jacobian(policy.theta, rollout.state[:, t]) for t in range(horizon))
-        return np.asarray(sum(np.einsum("ba,bap->bp", cotangent[:, t], step) for t, step in enumerate(steps)))
+        total = np.zeros((len(cotangent), len(policy.theta)))
+        expected = (*cotangent[:, 0].shape, len(policy.theta))
+        for t in range(horizon):
+            jacobian = policy.parameter_jacobian(policy.theta, rollout.state[:, t])
+            if jacobian.shape != expected:
+                raise ValueError(
+                    f"parameter_jacobian gives shape {jacobian.shape}, expected {expected}: Jacobians are (out, in), "
+                    "after the batch; vgrad_lab.verify.check_policy checks it"
+                )
+            total += np.einsum("ba,bap->bp", cotangent[:, t], jacobian)
+        return total
     mean = policy.mean_map(policy.theta)
     x, c = (np.ascontiguousarray(y.transpose(1, 2, 0)) for y in (rollout.state[:, :-1], cotangent))
     total = np.zeros((len(policy.theta), len(cotangent)))

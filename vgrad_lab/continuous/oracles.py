@@ -103,8 +103,11 @@ def gauss_hermite_noise(
     """All noise sequences of a Gauss–Hermite product grid, and their weights (sum 1).
 
     Weighted sums over rollouts along these sequences are expectations over N(0, scale²) noise: exact for integrands
-    that are polynomials of degree below 2·order in each component. B = order^(T·A). Raises ValueError above 10⁶.
+    that are polynomials of degree below 2·order in each component. B = order^(T·A). Raises ValueError above 10⁶, or for
+    a horizon or action_size below 1.
     """
+    if horizon < 1 or action_size < 1:
+        raise ValueError(f"horizon and action_size must be at least 1, got {horizon} and {action_size}")
     count = order ** (horizon * action_size)
     if order < 1 or count > 10**6:
         raise ValueError(

@@ -120,9 +120,20 @@ def extra_terms(
     (∂s_1/∂θ)ᵀ λ_1 + Σ_t γ^{t−1} (γ f_θᵀ λ_{t+1} + r_θ); the f_θ term stands in eq. 7, the other two do not.
 
     initial_state, dynamics, reward: ∂s_1/∂θ, f_θ and r_θ along the rollout; None where θ does not enter. Raises
-    ValueError for a γ outside [0, 1] or when all three are None. Ledger: S05.extra.
+    ValueError for a γ outside [0, 1], a wrong shape, or when all three are None. Ledger: S05.extra.
     """
     check_discount(discount)
+    (batch, horizon), size = rollout.reward.shape, rollout.state.shape[2]
+    if costate.shape != (batch, horizon + 1, size):
+        raise ValueError(f"costate has shape {costate.shape}, expected {(batch, horizon + 1, size)}")
+    for name, jacobian, shape in (
+        ("initial_state", initial_state, (batch, size)),
+        ("dynamics", dynamics, (batch, horizon, size)),
+        ("reward", reward, (batch, horizon)),
+    ):
+        if jacobian is not None and jacobian.shape[:-1] != shape:
+            expected = f"({', '.join(map(str, shape))}, P)"
+            raise ValueError(f"{name} has shape {jacobian.shape}, expected {expected}: the axis of θ is the last")
     weight = discount ** np.arange(rollout.reward.shape[1])
     terms = []
     if initial_state is not None:

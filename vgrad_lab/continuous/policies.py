@@ -48,6 +48,12 @@ def from_map(mean: Map, noise: Noise) -> ShiftPolicy:
     )
 
 
+def _finite(**weights: ndarray) -> None:
+    for name, x in weights.items():
+        if not np.all(np.isfinite(x)):
+            raise ValueError(f"{name} holds non-finite values; give finite numbers")
+
+
 def linear_policy(
     K: Float[ndarray, "A S"], bias: Float[ndarray, " A"] | None = None, *, noise: Noise | None = None
 ) -> ShiftPolicy:
@@ -55,6 +61,7 @@ def linear_policy(
     bias = np.zeros(len(K)) if bias is None else bias
     if K.ndim != 2 or bias.shape != (len(K),):
         raise ValueError(f"K has shape {K.shape} and bias {bias.shape}; expected (A, S) and (A,)")
+    _finite(K=K, bias=bias)
     return from_map(Map(K, bias), noise or gaussian())
 
 
@@ -67,7 +74,7 @@ def tanh_policy(
 ) -> ShiftPolicy:
     """a = V tanh(Ws + b) + ξ; θ = (W, b, V), each row by row. Noise N(0, 1) by default.
 
-    Raises ValueError for weights that do not fit.
+    Raises ValueError for weights that do not fit or are not finite.
     """
     hidden = len(bias)
     if state_weight.shape[0] != hidden or output_weight.shape[1] != hidden:
@@ -75,6 +82,7 @@ def tanh_policy(
             f"state_weight {state_weight.shape}, bias {bias.shape} and output_weight {output_weight.shape} do not fit; "
             "expected (hidden, S), (hidden,) and (A, hidden)"
         )
+    _finite(state_weight=state_weight, bias=bias, output_weight=output_weight)
     return from_map(Map(state_weight, bias, output_weight), noise or gaussian())
 
 
