@@ -40,6 +40,29 @@ def test_one_step_moments_against_quadrature(
             assert abs(weight @ (sample - centre) ** 2 - expected * (1 + PLANTED_FAULT)) > QUADRATURE
 
 
+@pytest.mark.parametrize("cost", list(COSTS))
+@given(strategies.grid_arrays(1, bound=2.0), strategies.noises(("gaussian",)), st.integers(-16, 16))
+def test_a_constant_baseline_against_quadrature(
+    cost: str, mean: np.ndarray, law: tuple[str, float], quarters: int
+) -> None:
+    theta, scale = float(mean[0]), law[1]
+    x, weight = noise.gaussian(scale).quadrature(())
+    value, frequency = COSTS[cost][0](theta + x, 0.7 / scale), 0.7 / scale
+
+    def spread(level: float) -> float:
+        sample = (value - level) * x / scale**2
+        return float(weight @ (sample - weight @ sample) ** 2)
+
+    for level in (quarters / 4, variance.one_step_moments(cost, mean=theta, scale=scale).best_baseline):
+        found = variance.one_step_moments(cost, mean=theta, scale=scale, frequency=frequency, baseline=level)
+        assert abs(spread(level) - found.score_function) <= QUADRATURE * max(1.0, found.score_function)
+    best = found.best_baseline
+    assert spread(best) <= min(spread(best + 0.1), spread(best - 0.1))
+    low = variance.one_step_moments(cost, mean=theta, scale=scale, frequency=frequency, baseline=best)
+    shifted = variance.one_step_moments(cost, mean=theta, scale=scale, frequency=frequency, baseline=best + 0.1)
+    assert shifted.score_function > low.score_function
+
+
 def test_the_sine_agrees_with_the_ledger_and_flips_there() -> None:
     for frequency in (0.5, 1.0, 2.0, 5.0):
         found, w2 = variance.one_step_moments("sine", frequency=frequency), frequency**2

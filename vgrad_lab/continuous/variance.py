@@ -23,21 +23,28 @@ BaselineName = Literal["none", "constant", "leave_one_out", "value"]
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean of both gradient forms, and the variance of one sample of each."""
+    """Mean of both gradient forms, and the variance of one sample of each.
+
+    best_baseline: b* = E[r u²]/E[u²], u = ∂_θ log ν, the constant that leaves the score function the least variance.
+    """
 
     mean: float
     pathwise: float
     score_function: float
+    best_baseline: float
 
 
-def one_step_moments(cost: Cost, *, mean: float = 0.0, scale: float = 1.0, frequency: float = 1.0) -> Moments:
-    """Mean and variances of r'(a) and of r(a) ∂_θ log ν(a−θ) for a ~ N(θ, σ²), in closed form.
+def one_step_moments(
+    cost: Cost, *, mean: float = 0.0, scale: float = 1.0, frequency: float = 1.0, baseline: float = 0.0
+) -> Moments:
+    """Mean and variances of r'(a) and of (r(a) − b) ∂_θ log ν(a−θ) for a ~ N(θ, σ²), in closed form.
 
     r = a: 0 and θ²/σ² + 2. r = a²: 4σ² and θ⁴/σ² + 14θ² + 15σ². r = sin ωa, with k = ω²σ²:
     ω²[(1 + cos 2ωθ e^{−2k})/2 − cos² ωθ e^{−k}] and [1 − (1−4k) cos 2ωθ e^{−2k}]/(2σ²) − ω² cos² ωθ e^{−k} (eqs. 2, 3).
+    A baseline adds (b² − 2b b*)/σ², b* = θ, θ² + 3σ² and (1 − k) sin ωθ e^{−k/2}.
 
-    mean: θ and scale: σ, in units of a. frequency: ω, for "sine" only. Raises ValueError for an unknown cost or a scale
-    that is not positive. Ledger: E03, S03.variance.
+    mean: θ and scale: σ, in units of a. frequency: ω, for "sine" only. baseline: b, in units of reward. Raises
+    ValueError for an unknown cost or a scale that is not positive. Ledger: E03, S03.variance.
     """
     if cost not in get_args(Cost):
         raise ValueError(f"unknown cost {cost!r}; choose one of {', '.join(get_args(Cost))}")
@@ -45,14 +52,18 @@ def one_step_moments(cost: Cost, *, mean: float = 0.0, scale: float = 1.0, frequ
         raise ValueError(f"scale must be a positive number, got {scale}")
     theta, variance = mean, scale**2
     if cost == "linear":
-        return Moments(1.0, 0.0, theta**2 / variance + 2)
-    if cost == "square":
-        return Moments(2 * theta, 4 * variance, theta**4 / variance + 14 * theta**2 + 15 * variance)
-    k, w = frequency**2 * variance, frequency
-    slope = float(w * np.cos(w * theta) * np.exp(-k / 2))
-    twice = np.cos(2 * w * theta) * np.exp(-2 * k)
-    pathwise = w**2 * (1 + twice) / 2 - slope**2
-    return Moments(slope, float(pathwise), float((1 - (1 - 4 * k) * twice) / (2 * variance) - slope**2))
+        slope, pathwise, score, level = 1.0, 0.0, theta**2 / variance + 2, theta
+    elif cost == "square":
+        slope, pathwise, level = 2 * theta, 4 * variance, theta**2 + 3 * variance
+        score = theta**4 / variance + 14 * theta**2 + 15 * variance
+    else:
+        k, w = frequency**2 * variance, frequency
+        slope = float(w * np.cos(w * theta) * np.exp(-k / 2))
+        twice = float(np.cos(2 * w * theta) * np.exp(-2 * k))
+        pathwise = w**2 * (1 + twice) / 2 - slope**2
+        score = (1 - (1 - 4 * k) * twice) / (2 * variance) - slope**2
+        level = float(np.sin(w * theta) * np.exp(-k / 2) * (1 - k))
+    return Moments(slope, pathwise, score + (baseline**2 - 2 * baseline * level) / variance, level)
 
 
 def one_step_covariances(

@@ -95,13 +95,13 @@ def binary_eq11(p: float, n: int, *, ddof: int, eps: float) -> float:
 def draw_group(rng: np.random.Generator, reward: Reward, name: str, scale: float) -> tuple[float, ndarray]:
     """A mean action and the rewards of 2 to 7 other samples.
 
-    Drawn again while their spread is below a third of the noise's, where Â is all but a jump; 1000 times at most.
+    Drawn again while their spread is below a third of the noise's and a quarter, where Â is all but a jump; 1000 times at most.
     """
     law = NOISES[name](scale)
     for _ in range(1000):
         mean, count = 0.5 * float(rng.normal()), int(rng.integers(2, 8))
         others = reward[0](mean + law.draw(rng, (count,)))
-        if others.std() > law.variance**0.5 / 3:
+        if others.std() > min(law.variance**0.5 / 3, 0.25):
             return mean, others
     raise ValueError(f"{name} noise of scale {scale:g} gives no group whose rewards spread")
 

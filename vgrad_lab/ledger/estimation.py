@@ -62,7 +62,10 @@ ESTIMATION: tuple[Statement, ...] = (
             _TESTS + "test_e03.py::test_order_of_the_variances",
         ),
         evidence=(_CHECK + "e03_variances",),
-        note="For a and a² the pathwise variance is the smaller one at every θ and σ; for the sine see S03.variance.",
+        note=(
+            "For a and a² the pathwise variance is the smaller one at every θ and σ; for the sine see S03.variance. A "
+            "constant baseline b adds (b² − 2bb*)/σ² to the score function's, least at b* = E[r u²]/E[u²], u the score."
+        ),
     ),
     Statement(
         id="E04",
