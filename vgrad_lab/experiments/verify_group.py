@@ -95,7 +95,8 @@ def binary_eq11(p: float, n: int, *, ddof: int, eps: float) -> float:
 def draw_group(rng: np.random.Generator, reward: Reward, name: str, scale: float) -> tuple[float, ndarray]:
     """A mean action and the rewards of 2 to 7 other samples.
 
-    Drawn again while their spread is below a third of the noise's and a quarter, where Â is all but a jump; 1000 times at most.
+    Drawn again, 1000 times at most, while they spread less than a quarter and than a third of the noise: there Â is
+    all but a jump.
     """
     law = NOISES[name](scale)
     for _ in range(1000):
