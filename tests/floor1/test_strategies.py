@@ -63,3 +63,11 @@ def test_grid_arrays(data: st.DataObject) -> None:
     assert x.shape == (2, 3)
     assert np.all(np.abs(x) <= 2)
     assert np.array_equal(np.round(x * 32), x * 32)
+
+
+@given(strategies.weights(2, 3), strategies.scales())
+def test_weights_and_scales(x: np.ndarray, scale: float) -> None:
+    assert x.shape == (2, 3)
+    assert np.all((x >= -1) & (x < 1))
+    assert np.array_equal(np.round(x * 128), x * 128)
+    assert 0.25 <= scale <= 4
