@@ -12,11 +12,12 @@ import jupytext
 import nbformat
 import numpy as np
 import pytest
+import torch
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[1] / "tutorials"
 TUTORIALS = sorted(ROOT.glob("[0-9]*.py"))
-WITH_EXERCISES = [path for path in TUTORIALS if path.stem[:2] in ("00", "01", "02")]
+WITH_EXERCISES = [path for path in TUTORIALS if path.stem[:2] in ("00", "01", "02", "05", "06")]
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -39,7 +40,7 @@ def outputs(notebook: Any) -> list[dict[str, Any]]:
 
 def test_there_are_tutorials() -> None:
     assert len(TUTORIALS) >= 2
-    assert [path.stem for path in WITH_EXERCISES] == ["00_one_step", "01_costates", "02_critic_free"]
+    assert [path.stem[:2] for path in WITH_EXERCISES] == ["00", "01", "02", "05", "06"]
 
 
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda p: p.stem)
@@ -200,6 +201,30 @@ def forms(**changed: str | None) -> dict[str, str | None]:
     return {key: changed.get(key.replace(", ", "_").replace("|", ""), value) for key, value in right.items()}
 
 
+def selectivity(norms: Any, source: Any, shown: Any, *, others_only: bool = True) -> Any:
+    """Selectivity, or what it is with the sources among the others."""
+    hit = np.arange(norms.shape[1])[None, :] == source[:, None]
+    rest = shown[None, :] & ~hit if others_only else np.broadcast_to(shown, hit.shape)
+    return norms[hit].mean() / norms[rest].mean()
+
+
+def recursions(**changed: str) -> dict[str, str]:
+    """The right table of exercise 05.3 with changes, keys cut at the comma and without spaces."""
+    right = {
+        "transformer, embedding": "wrong",
+        "transformer, h^(L)": "empty",
+        "GRU of one layer, h^(L)": "exact",
+        "GRU of two layers, first layer": "wrong",
+        "token-only, h^(L)": "empty",
+    }
+    found = dict(right)
+    for key in right:
+        name = key.split(",")[0].replace(" ", "_")
+        if name in changed and not (name == "transformer" and "embedding" not in key):
+            found[key] = changed[name]
+    return found
+
+
 WRONG: dict[str, tuple[tuple[Any, str], ...]] = {
     "00.1": (
         (1.109, "comes later"),
@@ -249,6 +274,36 @@ WRONG: dict[str, tuple[tuple[Any, str], ...]] = {
     "02.2": ((2 / 9, "root"), (np.std([1, 0, 0], ddof=1), "ddof 1"), (0.5, "mean 1/3")),
     "02.3": ((5.0, "0.950"), (6.0, "1.050"), (float("inf"), "finite")),
     "02.4": ((34, "0.5031"), (36, "n = 35 would do"), (1, "at least 2"), (35.5, "whole number")),
+    "05.1": (
+        ({"embedding": 121, "h^(L)": 11}, "on and below the diagonal"),
+        ({"embedding": 66, "h^(L)": 66}, "no other position"),
+        (66, "dictionary"),
+    ),
+    "05.2": (
+        (lambda norms, source, shown: selectivity(norms, source, shown, others_only=False), "the sources too"),
+        (lambda norms, source, shown: 1 / selectivity(norms, source, shown), "upside down"),
+        (lambda norms, source, shown: 1.001 * selectivity(norms, source, shown), "no candidate in it"),
+        (lambda norms, source, shown: selectivity(norms, source, np.ones(7, dtype=bool)), "no candidate in it"),
+    ),
+    "05.3": (
+        (recursions(GRU_of_one_layer="wrong"), "1 of 5 differ, among them 'GRU of one"),
+        (recursions(transformer="empty", GRU_of_two_layers="exact"), "2 of 5 differ"),
+        (recursions(transformer="no"), "not 'no'"),
+        ("exact", "dictionary"),
+    ),
+    "06.1": ((0.5, "still positive"), (0.2, "already negative"), (0.25 * 1.002, "slope"), (1.25, "between 0 and 1")),
+    "06.2": (
+        (0.600561, "before √H"),
+        (2.1617, "1 − p_max"),
+        (2.0381 * 0.998, "the bound there is 0.4"),
+        ("2", "is 0.4"),
+    ),
+    "06.3": (
+        (lambda p, slopes: p @ slopes, "softmax's Jacobian"),
+        (lambda p, slopes: p * (p @ slopes), "diag(p) alone"),
+        (lambda p, slopes: 1.001 * (p * (p @ slopes) - p * (p @ slopes @ p)), "first entry"),
+        (lambda p, slopes: 0.0, "one number per logit"),
+    ),
 }
 
 
@@ -307,6 +362,33 @@ def test_the_pendulum_must_be_repaired_where_it_is_wrong(
     ):
         assert not exercises.check("01.1", wrong)
         assert words in capsys.readouterr().out
+
+
+def test_the_table_of_recursions_is_what_happens(exercises: ModuleType) -> None:
+    """The answer of exercise 05.3, computed for random weights."""
+    from vgrad_lab.sequence.credit_flow import empirical_costate
+    from vgrad_lab.sequence.recurrent import GRU, RecurrentSpec, TokenOnly
+    from vgrad_lab.sequence.recursion import immediate_credit, one_step_recursion
+    from vgrad_lab.sequence.trace import trace
+    from vgrad_lab.sequence.transformer import Transformer, TransformerSpec
+
+    rng = np.random.default_rng(0)
+    tokens, advantage = (torch.from_numpy(rng.integers(0, 3, (2, 4))) for _ in range(2)), rng.standard_normal((2, 4))
+    inputs, targets = tokens
+    states = (
+        (Transformer(TransformerSpec(3), seed=0), 0),
+        (Transformer(TransformerSpec(3), seed=0), 2),
+        (GRU(RecurrentSpec(3), seed=0), 1),
+        (GRU(RecurrentSpec(3, layers=2), seed=0), 1),
+        (TokenOnly(RecurrentSpec(3), seed=0), 1),
+    )
+    for (case, said), (model, layer) in zip(exercises.find("05.3").answer.items(), states, strict=True):
+        result = trace(model, inputs)
+        exact = empirical_costate(result, targets, advantage)[layer]
+        guess = one_step_recursion(result, targets, advantage, layer=layer)
+        same = float((guess - exact).norm()) < 1e-12 * float(exact.norm())
+        own = float((immediate_credit(result, targets, advantage)[layer] - exact).norm()) < 1e-12 * float(exact.norm())
+        assert {"exact": (True, False), "empty": (True, True), "wrong": (False, False)}[said] == (same, own), case
 
 
 def test_an_unknown_exercise(exercises: ModuleType) -> None:
