@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from tests.continuous.systems import Spec, assert_close, build, by_functions, specs
 from tests.helpers import unchecked
-from vgrad_lab.continuous import environments, policies, rollout, systems
+from vgrad_lab.continuous import environments, maps, policies, rollout, systems
 from vgrad_lab.continuous.costate import adjoint, costate
 from vgrad_lab.continuous.environments import Environment
 from vgrad_lab.continuous.estimators import mean_pathwise_gradient
@@ -39,6 +39,7 @@ def by_rows(environment: Environment, policy: policies.ShiftPolicy, played: Any,
     return found
 
 
+@settings(max_examples=30)
 @given(specs())
 def test_any_mixture_of_arrays_and_functions_obeys_eq_6(spec: Spec) -> None:
     system = build(spec)
@@ -124,3 +125,13 @@ def test_wrong_shapes(change: dict[str, Any], message: str) -> None:
     start, noise = np.zeros((4, 3)), np.zeros((4, 7, 2))
     with pytest.raises(ValueError, match=message):
         unchecked(costate)(environment, policy, unchecked(rollout.rollout)(environment, policy, start, noise))
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [systems.bandit(np.ones((2, 4))), systems.obstacle(), systems.shared_point_mass(np.ones(3), gain=np.ones(3))],
+)
+def test_dynamics_as_arrays_are_those_of_the_functions(environment: Environment) -> None:
+    rng = np.random.default_rng(0)
+    s, a = rng.normal(size=(5, environment.state_size)), rng.normal(size=(5, environment.action_size))
+    assert_close(maps.value(environment.dynamics, np.hstack([s, a])), environment.transition(s, a), ALGEBRA)

@@ -23,7 +23,11 @@ BatchFunction = Callable[[ndarray, ndarray], ndarray]
 
 @dataclass(frozen=True)
 class Jacobians:
-    """f_s (B,S,S), f_a (B,S,A), r_s (B,S) and r_a (B,A) as functions of state and action; Jacobians are (out, in)."""
+    """f_s (B,S,S), f_a (B,S,A), r_s (B,S) and r_a (B,A) as functions of state and action; Jacobians are (out, in).
+
+    They are called for many steps at once, B being rows of any step. Quickest are memory with rows innermost and, for
+    a Jacobian that is the same for all rows, ``np.broadcast_to``.
+    """
 
     transition_state: BatchFunction
     transition_action: BatchFunction
@@ -52,7 +56,7 @@ class Environment:
     """s_{t+1} = f(s_t, a_t), r_t = r(s_t, a_t), s_1 drawn by ``initial(rng, batch)``.
 
     transition: (B,S), (B,A) -> (B,S). reward: (B,S), (B,A) -> (B,). jacobians: written by hand; None when unknown.
-    dynamics, payoff: the same f and r as arrays (both or neither). parameters: where s_1, f or r depend on θ.
+    dynamics, payoff: the same f and r as arrays, where known. parameters: where s_1, f or r depend on θ.
     """
 
     state_size: int

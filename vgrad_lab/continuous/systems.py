@@ -1,6 +1,6 @@
 """Named environments: a bandit, a pendulum, a point mass with an obstacle, one that shares θ with its policy.
 
-Their dynamics or rewards are no ``Map`` and ``Payoff``, so rollouts call the functions; all are smooth everywhere.
+Rewards, and the dynamics of the pendulum, are known as functions only; all are smooth everywhere.
 """
 
 from functools import partial
