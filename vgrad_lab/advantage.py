@@ -79,6 +79,11 @@ def from_group(
     raise ValueError(f"unknown baseline {baseline!r}; choose one of {', '.join(get_args(Baseline))}")
 
 
+def _in_unit(name: str, x: float) -> None:
+    if not 0 <= x <= 1:
+        raise ValueError(f"{name} must lie in [0, 1], got {x}")
+
+
 def return_to_go(reward: Float[ndarray, "B T"], *, discount: float = 1.0) -> Float[ndarray, "B T"]:
     """Discounted sum of the rewards from each step on.
 
@@ -86,13 +91,10 @@ def return_to_go(reward: Float[ndarray, "B T"], *, discount: float = 1.0) -> Flo
 
     reward: per step. discount: γ in [0, 1]. Raises ValueError for a γ outside. Ledger: S04.
     """
-    if not 0 <= discount <= 1:
-        raise ValueError(f"discount must lie in [0, 1], got {discount}")
-    total = np.empty_like(reward)
-    running = np.zeros_like(reward[:, 0])
-    for t in reversed(range(reward.shape[1])):
-        running = reward[:, t] + discount * running
-        total[:, t] = running
+    _in_unit("discount (γ)", discount)
+    total = reward.copy()
+    for t in reversed(range(reward.shape[1] - 1)):
+        total[:, t] = reward[:, t] + discount * total[:, t + 1]
     return total
 
 
@@ -106,11 +108,9 @@ def gae(
     reward: per step. value: critic at all T+1 nodes, the last one terminal. decay: λ in [0, 1].
     Raises ValueError for a γ or λ outside [0, 1] or a value array that is not one longer. Ledger: S21.
     """
-    if not 0 <= decay <= 1:
-        raise ValueError(f"decay (λ) must lie in [0, 1], got {decay}")
+    _in_unit("discount (γ)", discount)
+    _in_unit("decay (λ)", decay)
     if value.shape[1] != reward.shape[1] + 1:
         raise ValueError(f"value needs T+1 = {reward.shape[1] + 1} nodes, got {value.shape[1]}; append the terminal 0")
     delta = reward + discount * value[:, 1:] - value[:, :-1]
-    if discount == 0 or decay == 0:
-        return delta
     return return_to_go(delta, discount=discount * decay)

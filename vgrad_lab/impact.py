@@ -21,7 +21,7 @@ FORECAST_CONSTANT: dict[str, float] = {"adamw": 0.60, "sgd": 0.63}
 def _weights(n: int, weight: Float[ndarray, " B"] | None) -> Float[ndarray, " B"]:
     if weight is None:
         return np.full(n, 1 / n)
-    if weight.shape != (n,) or np.any(weight < 0) or not math.isclose(float(weight.sum()), 1.0, abs_tol=1e-9):
+    if weight.shape != (n,) or np.any(weight < 0) or not math.isclose(float(weight.sum()), 1.0):
         raise ValueError(f"weight must be {n} non-negative numbers that sum to 1, got shape {weight.shape}")
     return weight
 
@@ -88,7 +88,7 @@ def headroom_bernoulli(success: Float[ndarray, " Q"], alpha: float) -> Float[nda
     if alpha <= 500:
         return np.asarray(np.log1p(success * np.expm1(alpha)) / alpha - success)
     with np.errstate(divide="ignore"):
-        return np.asarray(np.logaddexp(np.log1p(-success), np.log(success) + alpha) / alpha - success)
+        return np.asarray(np.logaddexp(0.0, np.log(success) + alpha) / alpha - success)  # 1 − p is 1 where it counts
 
 
 def impact_score(signal: float, gap: float, headroom: float) -> float:

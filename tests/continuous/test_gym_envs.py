@@ -204,13 +204,16 @@ def test_the_best_action_of_the_bandit_lies_in_the_box_on_both_sides() -> None:
     assert 0.32 < target.max() <= 1 / 3
 
 
-def test_actions_are_clipped_to_the_box_and_whole_numbers_are_taken() -> None:
+def test_actions_are_clipped_to_the_box_and_other_dtypes_are_taken() -> None:
     env = gym_envs.linear_quadratic_env()
     for given, used in (([-7.0, 9.0], [-1.0, 1.0]), ([-1.5, 1.5], [-1.0, 1.0]), ([1, 0], [1.0, 0.0])):
         start, _ = env.reset(seed=0)
         state, reward, *_ = env.step(np.array(given))
         assert np.array_equal(state, env.core.transition(start[None], np.array([used]))[0])
         assert reward == env.core.reward(start[None], np.array([used]))[0]
+    single = np.array([0.3, -0.1], dtype=np.float32)
+    start, _ = env.reset(seed=0)
+    assert env.step(single)[1] == env.core.reward(start[None], single.astype(float)[None])[0]
 
 
 def test_before_the_first_reset_the_state_is_zero_and_no_step_is_counted() -> None:

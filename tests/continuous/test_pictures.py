@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from vgrad_lab.continuous import pictures
+from tests.helpers import unchecked
+from vgrad_lab.continuous import pictures, systems
 
 WHITE = (255, 255, 255)
 
@@ -18,10 +19,10 @@ def colours(picture: np.ndarray) -> set[tuple[int, ...]]:
 
 def test_bars_reach_from_the_middle_to_the_state() -> None:
     """±bound are the first and the last row, half the bound a quarter of the height; bars are 10 wide, 6 apart."""
-    picture = pictures.bars(np.array([2.0, -2.0, 1.0, 0.0]), 2.0)
-    assert picture.shape == (64, 64, 3)
-    expected = np.zeros((64, 64), dtype=bool)
-    for i, (first, last) in enumerate([(0, 32), (32, 63), (16, 32), (32, 32)]):
+    picture = pictures.bars(np.array([2.0, -2.0, 1.0, -1.0, 0.0]), 2.0)
+    assert picture.shape == (64, 80, 3)
+    expected = np.zeros((64, 80), dtype=bool)
+    for i, (first, last) in enumerate([(0, 32), (32, 63), (16, 32), (32, 47), (32, 32)]):
         expected[first : last + 1, 16 * i + 3 : 16 * i + 13] = True
     assert np.array_equal(pixels(picture, pictures.BLUE), expected)
     assert np.array_equal(pixels(picture, WHITE), ~expected)
@@ -66,6 +67,8 @@ def test_the_plan_shows_the_task_of_the_obstacle_by_default() -> None:
     ):
         assert np.array_equal(pixels(picture, colour), np.hypot(x - place[0], y - place[1]) <= radius)
     assert colours(picture) == {WHITE, pictures.GREY, pictures.ORANGE, pictures.BLUE}
+    plan, obstacle = unchecked(pictures.plan).__kwdefaults__, unchecked(systems.obstacle).__kwdefaults__
+    assert plan == {name: obstacle[name] for name in plan}
 
 
 def test_a_mass_outside_the_plan_is_shown_at_the_nearest_edge() -> None:

@@ -1,12 +1,14 @@
 """Advantages: identities, degenerate groups, refusals."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tests.helpers import unchecked
+from tests.helpers import unchecked, whole
 from vgrad_lab import advantage
 from vgrad_lab.tolerances import ALGEBRA
 
@@ -59,21 +61,70 @@ def test_return_to_go_by_hand() -> None:
     np.testing.assert_allclose(advantage.return_to_go(np.array([[1.0, 2.0, 4.0]]), discount=0.5), [[3.0, 4.0, 4.0]])
 
 
-def test_refusals_name_the_remedy() -> None:
-    r = np.ones((1, 3))
-    with pytest.raises(ValueError, match="G ≥ 2"):
-        advantage.leave_one_out(np.ones((2, 1)))
-    with pytest.raises(ValueError, match="non-finite"):
-        advantage.group_mean(np.array([[np.nan, 1.0]]))
-    with pytest.raises(ValueError, match="ddof"):
-        advantage.group_standardised(r, ddof=2)
-    with pytest.raises(ValueError, match="eps"):
-        advantage.group_standardised(r, eps=-1.0)
-    with pytest.raises(ValueError, match="unknown baseline 'rloo'"):
-        unchecked(advantage.from_group)(r, "rloo")
-    with pytest.raises(ValueError, match="discount"):
-        advantage.return_to_go(r, discount=1.5)
-    with pytest.raises(ValueError, match="terminal"):
-        advantage.gae(r, np.ones((1, 3)))
-    with pytest.raises(ValueError, match="decay"):
-        advantage.gae(r, np.ones((1, 4)), decay=2.0)
+def test_an_equal_group_is_zero_beside_groups_that_are_not() -> None:
+    """The first group is zero by its own largest and smallest reward, whatever the other groups hold."""
+    for other in ([9.0] * 6 + [0.1], [-9.0] * 6 + [0.1]):
+        reward = np.array([[0.1] * 7, other], dtype=np.float32)
+        for name in ("standardised", "group_mean", "leave_one_out"):
+            got = advantage.from_group(reward, name)
+            assert np.all(got[0] == 0)
+            assert np.all(got[1] != 0)
+
+
+def test_defaults_are_torch_deviation_and_no_discount() -> None:
+    reward = np.array([[1.0, 2.0, 4.0]])
+    deviation = np.sqrt(7 / 3)
+    expected = (reward - 7 / 3) / (deviation + 1e-4)
+    np.testing.assert_allclose(advantage.group_standardised(reward), expected, rtol=ALGEBRA)
+    np.testing.assert_allclose(advantage.from_group(reward), expected, rtol=ALGEBRA)
+    np.testing.assert_array_equal(advantage.return_to_go(reward), [[7.0, 6.0, 4.0]])
+    value = np.array([[3.0, 1.0, 2.0, 5.0]])
+    np.testing.assert_array_equal(advantage.gae(reward, value), [[9.0, 10.0, 7.0]])
+
+
+def test_gae_by_hand() -> None:
+    """δ = (0, 3, 4.5) with γ = 1/2, then Â_t = δ_t + γλ Â_{t+1} with γλ = 1/8."""
+    reward, value = np.array([[2.5, 3.0, 4.0]]), np.array([[3.0, 1.0, 2.0, 5.0]])
+    got = advantage.gae(reward, value, discount=0.5, decay=0.25)
+    np.testing.assert_array_equal(got, [[3.5625 / 8, 3.5625, 4.5]])
+    np.testing.assert_array_equal(advantage.gae(reward, value, discount=0.0), reward - value[:, :-1])
+
+
+ONES = np.ones((1, 3))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: advantage.leave_one_out(np.ones((2, 1))),
+            "a group baseline needs G ≥ 2 samples per prompt, got G = 1",
+        ),
+        (
+            lambda: advantage.group_mean(np.array([[np.nan, 1.0]])),
+            "reward holds non-finite values; give finite rewards (mask failed samples before)",
+        ),
+        (lambda: advantage.group_standardised(ONES, ddof=2), "ddof must be 0 or 1, got 2"),
+        (lambda: advantage.group_standardised(ONES, eps=-1.0), "eps must not be negative, got -1.0"),
+        (
+            lambda: unchecked(advantage.from_group)(ONES, "rloo"),
+            "unknown baseline 'rloo'; choose one of standardised, group_mean, leave_one_out",
+        ),
+        (lambda: advantage.return_to_go(ONES, discount=1.5), "discount (γ) must lie in [0, 1], got 1.5"),
+        (
+            lambda: advantage.gae(ONES, np.ones((1, 4)), discount=1.5, decay=0.5),
+            "discount (γ) must lie in [0, 1], got 1.5",
+        ),
+        (lambda: advantage.gae(ONES, np.ones((1, 4)), decay=2.0), "decay (λ) must lie in [0, 1], got 2.0"),
+        (lambda: advantage.gae(ONES, ONES), "value needs T+1 = 4 nodes, got 3; append the terminal 0"),
+    ],
+)
+def test_refusals_name_the_remedy(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=whole(message)):
+        call()
+
+
+def test_the_ends_of_the_ranges_are_allowed() -> None:
+    for discount, decay in ((0.0, 0.0), (1.0, 1.0)):
+        assert advantage.gae(ONES, np.ones((1, 4)), discount=discount, decay=decay).shape == (1, 3)
+    assert np.all(advantage.group_standardised(np.array([[0.0, 2.0]]), ddof=0, eps=0.0) == [[-1.0, 1.0]])

@@ -140,9 +140,7 @@ def pendulum_env(*, horizon: int = 200, render_mode: str | None = None) -> Funct
 def obstacle_env(*, horizon: int = 40, render_mode: str | None = None) -> FunctionalEnv:
     """vgrad_lab/Obstacle-v0: ``systems.obstacle``, a point mass with acceleration in [−1, 1]², 4 s long."""
     time_step = 0.1
-    goal, centre, radius = (1.0, 0.0), (0.0, 0.1), 0.3
-    core = systems.obstacle(time_step=time_step, goal=goal, centre=centre, radius=radius)
+    core = systems.obstacle(time_step=time_step)
     speed = 0.1 + horizon * time_step
     bound = 1.1 + horizon * time_step * speed
-    picture = partial(pictures.plan, goal=goal, centre=centre, radius=radius)
-    return FunctionalEnv(core, bound=bound, horizon=horizon, picture=picture, render_mode=render_mode)
+    return FunctionalEnv(core, bound=bound, horizon=horizon, picture=pictures.plan, render_mode=render_mode)

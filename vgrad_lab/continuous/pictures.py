@@ -25,7 +25,7 @@ def _near_segment(grid: ndarray, start: ndarray, end: ndarray, distance: float) 
 def bars(state: Float[ndarray, " S"], bound: float) -> UInt8[ndarray, "64 width 3"]:
     """One bar for each component of the state, ±bound at the edges; zero is the middle line."""
     picture = np.full((PIXELS, len(state) * 16, 3), 255, dtype=np.uint8)
-    tops = ((1 - state / bound) * (PIXELS - 1) / 2).round().astype(int)
+    tops = ((1 - state / bound) * (PIXELS - 1) / 2).round()
     for i, top in enumerate(tops):
         low, high = sorted((int(top), PIXELS // 2))
         picture[low : high + 1, i * 16 + 3 : i * 16 + 13] = BLUE
