@@ -1,5 +1,6 @@
 """Peak memory of rollout and costates, in arrays (B,T1,S) of float64 beyond the inputs; both results count."""
 
+import gc
 import tracemalloc
 from collections.abc import Callable
 
@@ -38,6 +39,8 @@ def peak(environment: Environment, policy: ShiftPolicy, *, batch: int = 1024, ho
     start = environment.initial(RNG(0), batch)
     noise = RNG(1).standard_normal((horizon, environment.action_size, batch)).transpose(2, 0, 1)
     play, adjoin = unchecked(rollout), unchecked(costate)
+    adjoin(environment, policy, play(environment, policy, start[:2], noise[:2]))  # so that caches are filled before
+    gc.collect()
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
