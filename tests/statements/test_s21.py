@@ -21,7 +21,7 @@ from vgrad_lab.sequence.enumeration import (
     value_gradient,
 )
 from vgrad_lab.sequence.trace import Patch, trace
-from vgrad_lab.tolerances import ALGEBRA, PLANTED_FAULT
+from vgrad_lab.tolerances import ALGEBRA, PLANTED_FAULT, QUADRATURE
 
 shapes = (
     st.sampled_from(KINDS), st.integers(2, 4), st.integers(1, 3), st.integers(1, 3), st.integers(0, 2**31 - 1),
@@ -174,7 +174,7 @@ def answers(kind: Kind, vocab: int, layers: int, horizon: int, seed: int) -> end
     return ends.answers(build(kind, vocab=vocab, layers=layers, seed=seed), horizon, np.random.default_rng(seed))
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(*ended)
 def test_answers_that_end_early_with_any_critic(kind: Kind, vocab: int, layers: int, horizon: int, seed: int) -> None:
     """PPO with λ = 1; the reward less its critic is the same advantage on every scored token."""
@@ -222,7 +222,7 @@ def test_a_discount_breaks_it(kind: Kind) -> None:
 def test_groups_of_answers_that_end_early(seed: int, baseline: Baseline, tokens: int) -> None:
     case = ends.draw_answers(np.random.default_rng(seed), binary=True, horizon=2)
     for group in (2, 3):
-        assert ends.group_errors(case, baseline, group=group, tokens=tokens).max() <= ALGEBRA
+        assert ends.group_errors(case, baseline, group=group, tokens=tokens).max() <= QUADRATURE
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -22,7 +22,7 @@ from vgrad_lab.sequence.enumeration import (
     value_gradient,
 )
 from vgrad_lab.sequence.trace import SequenceModel, trace
-from vgrad_lab.tolerances import ALGEBRA
+from vgrad_lab.tolerances import ALGEBRA, QUADRATURE
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def s21_group_answers(*, seed: int = 0, examples: int = 6) -> Evidence:
         group = min(2 + i % 3, 3 if case.model.vocab == 4 else 4)
         for baseline in ("leave_one_out", "group_mean", "standardised"):
             worst = max(worst, float(group_errors(case, baseline, group=group, tokens=int(rng.integers(2))).max()))
-    return Evidence(worst, ALGEBRA, "relative; brute force over all groups of 2-4")
+    return Evidence(worst, QUADRATURE, "relative to max(‖G‖, 1e-3); brute force over all groups of 2-4")
 
 
 def length_case(model: SequenceModel) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
