@@ -1,9 +1,11 @@
 """The credit study: fair contestants, exact measures, honest intervals, records that survive, pages from records."""
 
 import copy
+import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -35,6 +37,7 @@ from vgrad_lab.sequence.trace import SequenceModel, trace
 from vgrad_lab.sequence.transformer import Transformer, TransformerSpec
 from vgrad_lab.tolerances import ALGEBRA, PLANTED_FAULT
 
+ROOT = Path(__file__).parents[1]
 TINY = replace(credit_flow.TINY, tasks={"label copying": LabelTask(fill=2, labels=3, markers=1, fillers=2)})
 Json = dict[str, Any]
 
@@ -400,3 +403,45 @@ def test_bad_requests(tmp_path: Path) -> None:
     blocked.write_text("")
     with pytest.raises(UserError, match="cannot write"):
         credit_flow.run(blocked, TINY, progress=False)
+
+
+# What is committed
+
+
+def docs_tool() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_tool", ROOT / "tools" / "docs.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_committed_page_is_the_generated_one() -> None:
+    committed = (ROOT / "docs" / "credit.md").read_text(encoding="utf-8")
+    assert docs_tool().credit_page() == committed, "docs/credit.md is stale; run `make docs`"
+    for link in ("results/credit.json", "results/credit.records.jsonl", "images/credit_lag.svg"):
+        assert link in committed
+        assert (ROOT / "docs" / link).is_file()
+
+
+def test_committed_numbers_are_those_of_the_records() -> None:
+    lines = (ROOT / "docs" / "results" / "credit.records.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    committed = json.loads((ROOT / "docs" / "results" / "credit.json").read_text(encoding="utf-8"))
+    again = json.loads(json.dumps(collect(rows, command="vgrad credit")))
+    assert again.keys() == committed.keys()
+    assert _close(again, committed)
+    assert len(committed["seeds"]) >= 5
+    assert not committed["failed"]
+    assert [r["unit"] for r in rows] == [u.id for u in credit_flow.make_units(credit_flow.SETTINGS)]
+    seen = committed["score"]
+    assert all(s["seen"] == s["looked"] > 0 for s in seen.values()), seen
+
+
+def _close(a: Any, b: Any) -> bool:
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_close(a[k], b[k]) for k in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(_close, a, b))
+    return a == pytest.approx(b, rel=1e-9) if isinstance(a, float) else a == b

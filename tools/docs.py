@@ -1,4 +1,4 @@
-"""Regenerate what is generated: docs/ledger.md, docs/notation.md, the blocks of README, the notebooks.
+"""Regenerate what is generated: docs/ledger.md, docs/notation.md, docs/credit.md, the blocks of README, the notebooks.
 
 python tools/docs.py [--no-notebooks | TUTORIAL ...]    (tutorials by name, 00_one_step; all of them by default)
 """
@@ -102,6 +102,16 @@ def readme(text: str) -> str:
     return text
 
 
+def credit_page() -> str:
+    """docs/credit.md, from the committed results of `vgrad credit`."""
+    from vgrad_lab.experiments import credit_flow_page
+
+    result = json.loads((ROOT / "docs" / "results" / "credit.json").read_text(encoding="utf-8"))
+    return credit_flow_page.page(
+        result, images="images", results="results", names=("credit.json", "credit.records.jsonl"), ledger="ledger.md"
+    )
+
+
 def sources() -> list[Path]:
     """The tutorials' sources; files that start with an underscore are what they share."""
     return sorted((ROOT / "tutorials").glob("[0-9]*.py"))
@@ -147,6 +157,7 @@ def main() -> None:
     proofs = {path.stem for path in (ROOT / "docs" / "proofs").glob("S*.md")}
     (ROOT / "docs" / "ledger.md").write_text(page(LEDGER, proofs=proofs), encoding="utf-8")
     (ROOT / "docs" / "notation.md").write_text(notation.page(), encoding="utf-8")
+    (ROOT / "docs" / "credit.md").write_text(credit_page(), encoding="utf-8")
     path = ROOT / "README.md"
     path.write_text(readme(path.read_text(encoding="utf-8")), encoding="utf-8")
     if "--no-notebooks" not in sys.argv[1:]:

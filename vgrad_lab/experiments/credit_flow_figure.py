@@ -50,6 +50,7 @@ def lag_figure(summary: dict[str, Any]) -> Figure:
     axes[0].set_ylabel("mean ‖∂z̃/∂h‖")
     if len(cells):
         axes[len(cells)].set_ylabel("mean ‖∂z̃/∂h‖")
+    if _nothing_crosses(cells):
         axes[len(cells)].text(0.97, 0.03, "transformer: exactly 0 at every lag > 0", color=BLUE, fontsize=8,
                               ha="right", va="bottom", transform=axes[len(cells)].transAxes)  # fmt: skip
     _legend(figure, axes[0], 3)
@@ -91,6 +92,13 @@ def sampling_figure(records: list[dict[str, Any]]) -> Figure:
     axes[0].set_ylabel("share ‖M‖ / (‖M‖ + ‖J‖)")
     _legend(figure, axes[0], 4)
     return figure
+
+
+def _nothing_crosses(cells: dict[str, Any]) -> bool:
+    """Whether the transformer's flow at h^(L) is exactly 0 at every positive lag, in every task and stage shown."""
+    models = [models["transformer"] for models in cells.values() if "transformer" in models]
+    lags = [x["value"] for m in models for s in (0, -1) for x in m["stages"][s]["flow"]["top"][1:]]
+    return bool(lags) and all(value == 0 for value in lags)
 
 
 def _flow(axis: Axes, flow: list[dict[str, Any]], model: str, *, trained: bool) -> None:

@@ -34,6 +34,12 @@ FIGURES = (
 )
 
 
+SPANS = (
+    "a … b: smallest and largest mean over tasks (and both GRUs); the intervals of each stand below. Counts are over "
+    "tasks, stages and seeds."
+)
+
+
 def write_report(folder: Path, records: Sequence[Result], *, command: str = "vgrad credit") -> Path:
     """Write summary.json, the figures and report.md of a run; returns the report. Units that failed are listed."""
     result = collect(records, command=command)
@@ -53,7 +59,7 @@ def collect(records: Sequence[Result], *, command: str) -> Result:
     return {"command": command, **kept, "tasks": tasks, **summarise(records)}
 
 
-def page(result: Result, *, images: str, results: str, names: tuple[str, str]) -> str:
+def page(result: Result, *, images: str, results: str, names: tuple[str, str], ledger: str | None = None) -> str:
     """The page; ``images`` and ``results`` are the folders it links into, ``names`` the summary and the records."""
     versions = result["versions"] or {}
     source = (
@@ -64,7 +70,14 @@ def page(result: Result, *, images: str, results: str, names: tuple[str, str]) -
     )
     parts = ["# Who sends credit to whom: a GRU against a transformer", "", source, "", *INTRODUCTION, ""]
     if result["cells"]:
-        parts += ["## What the paper argues, and what these models show", "", *findings(result), ""]
+        parts += [
+            "## What the paper argues, and what these models show",
+            "",
+            *findings(result, ledger=ledger),
+            "",
+            SPANS,
+            "",
+        ]
         parts += ["## Who took part", "", *_costs(result), ""]
         parts += ["## Numbers", "", *_numbers(result), ""]
     parts += ["## Figures", ""]
@@ -117,13 +130,17 @@ def _numbers(result: Result) -> list[str]:
 def _compared(models: Result) -> list[str]:
     ratios = ("selectivity", "noise leave-one-out")
     names = list(next(iter(models.values()), [{}])[-1])
-    head = ("", *(f"{name} ({'ratio' if name in ratios else 'difference'})" for name in names))
+    places = (name.replace("bottom", "at the embedding").replace("top", "at h^(L)") for name in names)
+    head = (
+        "",
+        *(f"{p} ({'ratio' if name in ratios else 'difference'})" for p, name in zip(places, names, strict=True)),
+    )
     rows = [
         (LOOK[model][3], *(number(stages[-1][name], signed=name not in ratios) for name in names))
         for model, stages in _ordered(models)
     ]
     said = [
-        f"Selectivity of the {LOOK[m][3]} beside the transformer's: {ratio_word(s[-1]['selectivity'])}."
+        f"Selectivity, {LOOK[m][3]} ÷ transformer: {ratio_word(s[-1]['selectivity'])}."
         for m, s in _ordered(models)
         if m != "token-only"
     ]

@@ -3,6 +3,7 @@
 from typing import Any
 
 from vgrad_lab.experiments.credit_flow_words import number, plain, span
+from vgrad_lab.ledger import LEDGER
 
 GRUS = ("gru-parameters", "gru-compute")
 INTRODUCTION = (
@@ -28,11 +29,23 @@ LIMITS = (
 Row = tuple[str, str, str]
 
 
-def findings(result: dict[str, Any]) -> list[str]:
-    """One row per claim: what the paper says, what the records show, which ledger entries it bears on."""
+def findings(result: dict[str, Any], *, ledger: str | None) -> list[str]:
+    """One row per claim: what the paper says, what the records show, the ledger entries and their verdicts.
+
+    ledger: the page to link the entries to.
+    """
     rows = [*_paths(result), _sampling(result), *_costates(result), _selectivity(result), _noise(result)]
-    head = ["| the paper | here | ledger |", "|---|---|---|"]
-    return [*head, *(f"| {paper} | {here} | {ids} |" for paper, here, ids in rows)]
+    head = ["| the paper | here | verdict in the ledger |", "|---|---|---|"]
+    return [*head, *(f"| {paper} | {here} | {_verdicts(ids, ledger)} |" for paper, here, ids in rows)]
+
+
+def _verdicts(ids: str, ledger: str | None) -> str:
+    """Every entry with its status, linked as in the ledger's own page."""
+    found = []
+    for name in ids.split(", "):
+        shown = f"[{name}]({ledger}#{name.lower().replace('.', '')})" if ledger else name
+        found.append(f"{shown} {LEDGER[name].status.value.replace('_', ' ').lower()}")
+    return "; ".join(found)
 
 
 def _paths(result: dict[str, Any]) -> list[Row]:
@@ -72,8 +85,8 @@ def _costates(result: dict[str, Any]) -> list[Row]:
     score, worst = result["score"], result["worst_bias"]
     exact = (
         f"Leave-one-out advantages: relative bias within 1e-9 in {_seen(score['S21.exact'])} "
-        f"(worst {'undefined' if worst is None else plain(worst)}), at entropies of {_entropies(result)} nats. "
-        f"Standardised groups keep the direction ({_seen(score['S21.group'])}) and change the length. What the "
+        f"(worst {'undefined' if worst is None else plain(worst)}, rounding), at entropies of {_entropies(result)} "
+        f"nats. Standardised groups keep the direction ({_seen(score['S21.group'])}) and change the length. What the "
         "fixed-token path misses is what the score term estimates."
     )
     own = (

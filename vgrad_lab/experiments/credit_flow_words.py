@@ -42,5 +42,5 @@ def span(estimates: list[Estimate]) -> str:
     missing = len(estimates) - len(values)
     if not values:
         return "undefined"
-    text = f"{plain(min(values))} to {plain(max(values))}" if min(values) != max(values) else plain(values[0])
+    text = f"{plain(min(values))} … {plain(max(values))}" if min(values) != max(values) else plain(values[0])
     return text + (f" ({missing} undefined)" if missing else "")
