@@ -119,7 +119,7 @@ def _norms(
             continue
         gram = _gram(pulled)
         squares.append(gram.diagonal(dim1=-2, dim2=-1).movedim(-1, 1))
-        pairs = pairs + gram.square().sum((-2, -1)) - squares[-1].square().sum(1)
+        pairs = pairs + (gram.square().sum((-2, -1)) - squares[-1].square().sum(1)).clamp(min=0)
         seen += gram.shape[-1] * (gram.shape[-1] - 1)
     x = torch.cat(squares, dim=1)
     norm = (width * x.mean(1)).sqrt()

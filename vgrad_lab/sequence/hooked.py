@@ -38,7 +38,7 @@ class HookedDecoder(SequenceModel):
     def forward(self, inputs: Int[Tensor, "B T"], *, edit: Edit = unchanged) -> Trace:
         """States, head input and logits; raises ValueError for bad tokens."""
         check_tokens(inputs, vocab=self.vocab, name="inputs", max_length=self.max_length)
-        if self.decoder.training and getattr(self.decoder, "is_gradient_checkpointing", False):
+        if self.decoder.training and _recomputes(self.decoder):
             raise ValueError("gradient checkpointing would run each hook twice; call gradient_checkpointing_disable()")
         states: list[Tensor] = []
         head_input: list[Tensor] = []
@@ -85,3 +85,9 @@ class HookedDecoder(SequenceModel):
             )
         table: Any = self.decoder.get_submodule(self.layout.embedding)
         return table(torch.arange(self.vocab, device=table.weight.device))
+
+
+def _recomputes(model: nn.Module) -> bool:
+    """Whether a backward pass runs the layers again; the library has renamed the property."""
+    name = "is_activation_checkpointing"
+    return bool(getattr(model, name if hasattr(model, name) else "is_gradient_checkpointing", False))

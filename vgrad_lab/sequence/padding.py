@@ -69,7 +69,8 @@ def padded_trace(
     found = model(torch.take_along_dim(inputs, padded.to_model, dim=1), edit=edit)
 
     def back(x: Tensor) -> Tensor:
-        moved = torch.take_along_dim(x, padded.from_model[:, :, None], dim=-2)
+        index = padded.from_model[:, :, None].expand(*x.shape[:-1], 1)
+        moved = torch.take_along_dim(x, index, dim=-2)
         return torch.where(padded.mask[:, :, None], moved, torch.zeros_like(moved))
 
     return Trace(back(found.hidden), back(found.head_input), back(found.logits), probe)

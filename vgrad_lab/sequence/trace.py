@@ -71,10 +71,10 @@ def unchanged(_layer: int, _start: int, h: Tensor) -> Tensor:
 
 def check_tokens(tokens: Tensor, *, vocab: int, name: str = "tokens", max_length: int | None = None) -> None:
     """Refuse tokens that are no non-empty (B,T) int64 array over 0 … vocab−1, or longer than ``max_length``."""
-    if tokens.ndim != 2 or tokens.numel() == 0:
-        raise ValueError(f"{name} has shape {tuple(tokens.shape)}; give a non-empty (B,T) array")
     if tokens.dtype is not torch.int64:
         raise ValueError(f"{name} has dtype {tokens.dtype}; give int64 token ids (embeddings go to trace_embeddings)")
+    if tokens.ndim != 2 or tokens.numel() == 0:
+        raise ValueError(f"{name} has shape {tuple(tokens.shape)}; give a non-empty (B,T) array")
     low, high = int(tokens.min()), int(tokens.max())
     if low < 0 or high >= vocab:
         raise ValueError(f"{name} runs from {low} to {high}; token ids must lie in 0 … {vocab - 1}")
