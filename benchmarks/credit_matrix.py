@@ -212,7 +212,7 @@ def main() -> None:
         "peak_memory": memory(options.tiny),
         "seed": 0,
         "device": "cpu, one thread",
-        "command": "python benchmarks/credit_matrix.py" + (" --full" if options.full else ""),
+        "command": f"python benchmarks/credit_matrix.py --repeats {options.repeats}" + " --full" * options.full,
         "versions": versions(),
     }
     passes, loop, space = (result[k] for k in ("against_backward_passes", "against_jacobian_loop", "peak_memory"))

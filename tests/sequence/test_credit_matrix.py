@@ -99,7 +99,7 @@ def over_seeds(probes: int, seeds: int) -> tuple[np.ndarray, np.ndarray, np.ndar
     return jacobian_norms(found, target=(2, 3), probes=None)[0][0, 0, :3], norm, error
 
 
-@pytest.mark.parametrize("probes", [2, 4])
+@pytest.mark.parametrize("probes", [2, 4, 8])
 def test_stated_error_is_calibrated_over_seeds(probes: int) -> None:
     """‖J‖² is unbiased, the stated error is the spread over seeds, and Student's t covers."""
     exact, norm, error = over_seeds(probes, 400)
