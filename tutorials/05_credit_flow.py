@@ -10,7 +10,6 @@
 #     name: python3
 # ---
 
-
 # %% [markdown]
 # # 05 · Credit flow: who sends credit to whom
 #

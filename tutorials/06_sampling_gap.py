@@ -10,7 +10,6 @@
 #     name: python3
 # ---
 
-
 # %% [markdown]
 # # 06 · The sampling gap: what fixed tokens do not carry
 #
