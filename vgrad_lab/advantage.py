@@ -91,7 +91,7 @@ def return_to_go(reward: Float[ndarray, "B T"], *, discount: float = 1.0) -> Flo
 
     reward: per step. discount: γ in [0, 1]. Raises ValueError for a γ outside. Ledger: S04.
     """
-    _in_unit("discount (γ)", discount)
+    _in_unit("discount", discount)
     total = reward.copy()
     for t in reversed(range(reward.shape[1] - 1)):
         total[:, t] = reward[:, t] + discount * total[:, t + 1]
@@ -108,7 +108,7 @@ def gae(
     reward: per step. value: critic at all T+1 nodes, the last one terminal. decay: λ in [0, 1].
     Raises ValueError for a γ or λ outside [0, 1] or a value array that is not one longer. Ledger: S21.
     """
-    _in_unit("discount (γ)", discount)
+    _in_unit("discount", discount)
     _in_unit("decay (λ)", decay)
     if value.shape[1] != reward.shape[1] + 1:
         raise ValueError(f"value needs T+1 = {reward.shape[1] + 1} nodes, got {value.shape[1]}; append the terminal 0")

@@ -211,7 +211,7 @@ def test_actions_are_clipped_to_the_box_and_other_dtypes_are_taken() -> None:
         state, reward, *_ = env.step(np.array(given))
         assert np.array_equal(state, env.core.transition(start[None], np.array([used]))[0])
         assert reward == env.core.reward(start[None], np.array([used]))[0]
-    single = np.array([0.3, -0.1], dtype=np.float32)
+    env, single = gym_envs.pendulum_env(), np.array([0.3], dtype=np.float32)
     start, _ = env.reset(seed=0)
     assert env.step(single)[1] == env.core.reward(start[None], single.astype(float)[None])[0]
 

@@ -110,10 +110,10 @@ ONES = np.ones((1, 3))
             lambda: unchecked(advantage.from_group)(ONES, "rloo"),
             "unknown baseline 'rloo'; choose one of standardised, group_mean, leave_one_out",
         ),
-        (lambda: advantage.return_to_go(ONES, discount=1.5), "discount (γ) must lie in [0, 1], got 1.5"),
+        (lambda: advantage.return_to_go(ONES, discount=1.5), "discount must lie in [0, 1], got 1.5"),
         (
             lambda: advantage.gae(ONES, np.ones((1, 4)), discount=1.5, decay=0.5),
-            "discount (γ) must lie in [0, 1], got 1.5",
+            "discount must lie in [0, 1], got 1.5",
         ),
         (lambda: advantage.gae(ONES, np.ones((1, 4)), decay=2.0), "decay (λ) must lie in [0, 1], got 2.0"),
         (lambda: advantage.gae(ONES, ONES), "value needs T+1 = 4 nodes, got 3; append the terminal 0"),

@@ -29,6 +29,12 @@ def test_weights_count_in_every_reading() -> None:
     assert impact.headroom(reward, 2.0, weight=WEIGHT) == pytest.approx(expected, rel=ALGEBRA)
 
 
+def test_an_atom_without_weight_counts_for_nothing() -> None:
+    weight = np.array([0.0, 1.0])
+    assert impact.signal(GRADIENT, weight=weight) == 4.0
+    assert abs(impact.headroom(np.array([1e6, 1.0]), 2.0, weight=weight)) <= ALGEBRA
+
+
 def test_the_score_is_usable_signal_times_headroom() -> None:
     assert impact.impact_score(5.0, 2.0, 0.5) == 1.5
     assert impact.impact_score(2.0, 5.0, 0.5) == -1.5
@@ -95,6 +101,7 @@ UNIT = "reward_before must lie in (0, 1), got {}: nothing to learn, or nothing s
         (lambda: impact.signal(GRADIENT, weight=np.array([1.5, -0.5])), f"{WEIGHTS}(2,)"),
         (lambda: impact.signal(GRADIENT, weight=np.array([0.5, 0.5 + 1e-8])), f"{WEIGHTS}(2,)"),
         (lambda: impact.headroom(np.ones(2), 0.0), "alpha must be positive, got 0.0"),
+        (lambda: impact.headroom_bernoulli(np.ones(2), 0.0), "alpha must be positive, got 0.0"),
         (lambda: impact.headroom_bernoulli(np.ones(2), -1.0), "alpha must be positive, got -1.0"),
         (lambda: impact.headroom_bernoulli(np.array([1.1]), 1.0), f"{PROBABILITY}(NaN does not)"),
         (lambda: impact.others_weight(np.array([np.nan]), 4), f"{PROBABILITY}(NaN does not)"),
