@@ -53,10 +53,6 @@ def _json(value: Any) -> str:
     return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
 
 
-def _print_json(value: Any) -> None:
-    typer.echo(_json(value))
-
-
 @app.command()
 def reproduce(
     out: Annotated[Path, typer.Option(help="Run folder; an unfinished run in it continues.")] = Path("runs/embedded"),
@@ -79,7 +75,7 @@ def reproduce(
         out, embedded_ladder.with_seed(settings, seed), workers=workers, progress=not (quiet or json_)
     )
     if json_:
-        _print_json(result)
+        typer.echo(_json(result))
     else:
         typer.echo(embedded_ladder.describe(result))
     if result["failed"]:
@@ -244,16 +240,29 @@ def credit(
     settings = credit_flow.with_seeds(credit_flow.TINY if tiny else credit_flow.SETTINGS, seeds, first=seed)
     result = credit_flow.run(out, settings, workers=workers, progress=not (quiet or json_))
     if json_:
-        _print_json(result)
+        typer.echo(_json(result))
     else:
         typer.echo(credit_flow.describe(result))
     if result["failed"]:
         raise typer.Exit(1)
 
 
+@app.command()
+def doctor(run: Annotated[Path, typer.Argument(help="A TRL run's folder, or its log.")], json_: Json = False) -> None:
+    """Say what is wrong with a GRPO run, from the log of VGradCallback. Exit code 1 when something is.
+
+    Examples: `vgrad doctor out/grpo` · `vgrad doctor out/grpo --json`
+    """
+    from vgrad_lab.integrations import doctor as page
+
+    result = page.diagnose(run)
+    typer.echo(_json(result) if json_ else page.describe(result))
+    raise typer.Exit(int(not result["healthy"]))
+
+
 def _finish(records: list[dict[str, Any]], describe: Any, json_: bool) -> None:
     if json_:
-        _print_json(records)
+        typer.echo(_json(records))
     else:
         typer.echo(describe(records))
     if any(r["status"] != "done" for r in records):
