@@ -44,7 +44,8 @@ def _verdicts(ids: str, ledger: str | None) -> str:
     found = []
     for name in ids.split(", "):
         shown = f"[{name}]({ledger}#{name.lower().replace('.', '')})" if ledger else name
-        found.append(f"{shown} {LEDGER[name].status.value.replace('_', ' ').lower()}")
+        verdict = LEDGER[name].status.value.replace("_", " ").lower()
+        found.append(f"{shown} {verdict}{' assumptions' if verdict.endswith('under') else ''}")
     return "; ".join(found)
 
 
