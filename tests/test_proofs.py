@@ -38,7 +38,7 @@ PROVED = {
     "S23": (),
     "S24": (),
     "S25": (),
-    "S26": ("first_order",),
+    "S26": ("first_order", "adam"),
     "S27": ("indicator",),
 }
 """Pages and the corrections that are sections of them."""

@@ -9,6 +9,7 @@ from tests.helpers import unchecked
 from vgrad_lab.experiments import verify_impact as checks
 from vgrad_lab.impact import FORECAST_CONSTANT, forecast, grpo_scale
 from vgrad_lab.one_step import one_step, softmax
+from vgrad_lab.ray import adam_step
 
 
 def test_score_is_gauge_dependent_and_anticorrelated() -> None:
@@ -50,6 +51,25 @@ def test_forecast_follows_the_flow() -> None:
     )
     gain = checks.free_logit_gain(np.array([p0]), 8, vocabulary, time)[0]
     assert curve[-1] - p0 == pytest.approx(gain, rel=2e-3)
+
+
+def test_adam_moves_by_the_damped_sign() -> None:
+    for seed in range(20):
+        assert checks.s26_adam(seed=seed).passed
+    assert abs(checks.adam_travel(checks.alternating(np.array([1.0]), np.array([1.0]), 4000))[0] - 0.5**0.5) < 1e-2
+
+
+def test_a_short_memory_breaks_the_damped_sign() -> None:
+    mean, spread = np.array([0.2]), np.array([2.0])
+    found = checks.adam_travel(np.where(np.arange(4000)[:, None] % 10 == 0, 1.0, 0.0) * np.ones(1), beta2=0.5)
+    assert abs(found[0] - adam_step(np.array([0.1]), np.array([0.09]))[0]) > 0.1
+    assert abs(checks.adam_travel(checks.alternating(mean, spread, 4000))[0] - adam_step(mean, spread**2)[0]) < 1e-2
+
+
+def test_a_changing_gradient_breaks_the_damped_sign() -> None:
+    fading = np.geomspace(1.0, 1e-3, 400)[:, None]
+    assert checks.adam_travel(fading)[0] < 0.8
+    assert adam_step(np.ones(1), np.zeros(1))[0] == 1.0
 
 
 def test_forecast_shapes_and_constants() -> None:

@@ -10,6 +10,7 @@ from vgrad_lab import impact, simplex
 from vgrad_lab.advantage import Baseline, from_group
 from vgrad_lab.ledger.types import Counterexample, Evidence
 from vgrad_lab.one_step import OneStep, one_step, softmax
+from vgrad_lab.ray import adam_step
 from vgrad_lab.stats import spearman
 from vgrad_lab.tolerances import ALGEBRA, CLOSED_FORM
 
@@ -224,6 +225,30 @@ def s26_first_order(*, seed: int = 0, examples: int = 20) -> Evidence:
         after = softmax(z + eta * m.scale[:, None] * m.value_gradient)[0, 0]
         worst = max(worst, abs(float((after - m.success[0]) / eta / m.alignment[0]) - 1))
     return Evidence(worst, 1e-5, f"relative, η = 1e-6, {examples} policies (the error is O(η) plus rounding)")
+
+
+def adam_travel(gradient: Float[ndarray, "K P"], *, beta1: float = 0.9, beta2: float = 0.999) -> Float[ndarray, " P"]:
+    """Mean update of Adam over a sequence of gradients, in units of the learning rate."""
+    first, second, total = np.zeros(gradient.shape[1]), np.zeros(gradient.shape[1]), np.zeros(gradient.shape[1])
+    for k, g in enumerate(gradient, start=1):
+        first, second = beta1 * first + (1 - beta1) * g, beta2 * second + (1 - beta2) * g**2
+        total += first / (1 - beta1**k) / np.sqrt(second / (1 - beta2**k))
+    return total / len(gradient)
+
+
+def alternating(mean: Float[ndarray, " P"], spread: Float[ndarray, " P"], updates: int) -> Float[ndarray, "K P"]:
+    """Gradients μ + σ, μ − σ, μ + σ, …: mean μ and variance σ² over every pair."""
+    sign = np.where(np.arange(updates) % 2 == 0, 1.0, -1.0)
+    return mean + sign[:, None] * spread
+
+
+def s26_adam(*, seed: int = 0, examples: int = 20) -> Evidence:
+    """Mean update of Adam on alternating gradients less μ/√(μ² + σ²)."""
+    rng = np.random.default_rng(seed)
+    mean, spread = rng.normal(size=examples), np.abs(rng.normal(size=examples))
+    found = adam_travel(alternating(mean, spread, 4000), beta2=0.9999)
+    worst = float(np.abs(found - adam_step(mean, spread**2)).max())
+    return Evidence(worst, 1e-2, f"absolute, 4000 updates, β₂ = .9999, {examples} parameters (error O(1/updates))")
 
 
 def s27_counterexample() -> Counterexample:

@@ -99,6 +99,7 @@ CONTINUOUS: tuple[Statement, ...] = (
             _TESTS + "test_s04.py::test_costates_equal_autograd",
             _TESTS + "test_s04.py::test_taylor_rate_is_two",
             _TESTS + "test_s04.py::test_recursion_holds_at_each_step",
+            _TESTS + "test_s04.py::test_every_environment_and_noise",
         ),
         evidence=(_ROLLOUT + "s04_adjoint",),
     ),

@@ -38,9 +38,8 @@ IMPACT: tuple[Statement, ...] = (
         status=Status.FAILS_AS_WRITTEN,
         tests=("tests/statements/test_s17.py::test_constant_grows_with_the_vocabulary",),
         counterexample=CHECKS + "s17_counterexample",
-        corrected_by=("S17.sharp",),
-        note="At (½,½,0,…) κ = ½ for every V while √(H/ln V) → 0: C ≥ 0.600561·√ln V, so ln V cancels. The temperature "
-        "condition τ ≤ 2 and the Gumbel failure are not checked by this project's code yet.",
+        corrected_by=("S17.sharp", "S17.constants", "S17.temperature", "S17.gumbel", "S17.covariance"),
+        note="At (½,½,0,…) κ = ½ for every V while √(H/ln V) → 0: C ≥ 0.600561·√ln V, so ln V cancels.",
     ),
     Statement(
         id="S17.sharp",
@@ -166,6 +165,38 @@ IMPACT: tuple[Statement, ...] = (
         "at 1e-4 and 0.65 to 0.96 with unclipped SGD at 1e-2; Spearman 0.96 to 0.98 and 0.77 to 0.98 "
         "(docs/results/embedded.json). The constant m (0.60 AdamW, 0.63 SGD) is set by hand and not derived; clipping "
         "is not modelled and breaks it (docs/log.md).",
+    ),
+    Statement(
+        id="S26.adam",
+        where="derived here",
+        claim="Where gradients are draws of one fixed law, Adam's update tends to η·μ/√(μ² + σ²) per parameter: a sign "
+        "damped by noise.",
+        status=Status.HOLDS_UNDER,
+        assumptions=("β₂ close to 1, many updates", "the law of the gradient does not change on the way"),
+        tests=(
+            "tests/statements/test_s26.py::test_adam_moves_by_the_damped_sign",
+            "tests/statements/test_s26.py::test_a_short_memory_breaks_the_damped_sign",
+            "tests/statements/test_s26.py::test_a_changing_gradient_breaks_the_damped_sign",
+            "tests/floor1/test_ray.py::test_adam_step_is_a_damped_sign",
+        ),
+        evidence=(CHECKS + "s26_adam",),
+        note="With standardised groups μ/σ per parameter is about 1 on the embedded ladder, which makes the factor "
+        "⟨μ, d⟩/‖μ‖₁ about 0.8, and 0.5 where nearly all groups are dead. The rest of the mean-field forecast's "
+        "constant 0.6 is the curvature of the logit along the ray.",
+    ),
+    Statement(
+        id="S26.ray",
+        where="derived here",
+        claim="The reward read along the ray of the expected update, travelled at the optimiser's expected speed, "
+        "forecasts the curve of a GRPO run; nothing is fitted.",
+        status=Status.EMPIRICAL,
+        uses=("S26.first_order", "S26.adam"),
+        tests=(
+            "tests/floor1/test_ray.py::test_one_parameter_is_forecast_exactly",
+            "tests/floor1/test_ray.py::test_clipping_is_followed",
+        ),
+        note="Exact for one parameter, where no direction can turn. Otherwise the gradient turns: it is measured again "
+        "on the way. Evaluation: docs/results/forecast.json.",
     ),
     Statement(
         id="S27",

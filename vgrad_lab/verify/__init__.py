@@ -12,3 +12,6 @@ from vgrad_lab.verify.objects import check_policy as check_policy
 from vgrad_lab.verify.one_step import OneStep as OneStep
 from vgrad_lab.verify.one_step import check_score_equals_pathwise as check_score_equals_pathwise
 from vgrad_lab.verify.one_step import score_and_pathwise as score_and_pathwise
+from vgrad_lab.verify.surface import Piecewise as Piecewise
+from vgrad_lab.verify.surface import VectorStep as VectorStep
+from vgrad_lab.verify.surface import score_and_pathwise_vector as score_and_pathwise_vector
