@@ -17,10 +17,11 @@ from vgrad_lab.impact import grpo_scale
 
 @dataclass(frozen=True)
 class OneToken:
-    """Right token per prompt and where it is known; ``levels`` are the rewards of failure and success."""
+    """Right token per prompt, where it is known, and how often it was sampled; ``levels``: of failure and success."""
 
     target: Int[ndarray, " Q"]
     known: Bool[ndarray, " Q"]
+    successes: Int[ndarray, " Q"]
     group_size: int
     levels: tuple[float, float]
 
@@ -41,7 +42,7 @@ def right_tokens(
     target = token[np.arange(len(token)), right.argmax(1)]
     if bool(((token == target[:, None]) != right)[known].any()):
         return None
-    return OneToken(np.where(known, target, 0), known, int(reward.shape[1]), levels)
+    return OneToken(np.where(known, target, 0), known, right.sum(1), int(reward.shape[1]), levels)
 
 
 def answer_geometry(
@@ -56,6 +57,18 @@ def answer_geometry(
     p = probability.gather(1, target[:, None])[:, 0]
     pair = torch.stack([p.double(), (centred.double() ** 2).sum(1)]).cpu().numpy()
     return pair[0], pair[1]
+
+
+def surplus(prompts: OneToken, p: Float[ndarray, " K"]) -> tuple[float, float]:
+    """Successes of the known prompts beyond what one right token explains, and their variance if it does.
+
+    Given k ≥ 1, k ~ Bin(G, p) has mean Gp/c and second moment Gp(1 − p + Gp)/c, c = 1 − (1 − p)^G. Other right tokens,
+    not sampled twice in one group, show themselves here. p: of the K known prompts.
+    """
+    g, k = prompts.group_size, prompts.successes[prompts.known]
+    p = np.clip(p, 1e-300, 1 - 1e-12)
+    mean = g * p / -np.expm1(g * np.log1p(-p))
+    return float((k - mean).sum()), float(np.maximum(mean * (1 - p + g * p) - mean**2, 0).sum())
 
 
 def describe_signal(

@@ -4,7 +4,10 @@ import gc
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from vgrad_lab.integrations.credit_log import FORMAT
+from vgrad_lab.integrations.outlook import Progress
 from vgrad_lab.provenance import versions
 
 SETTINGS = (
@@ -49,6 +52,24 @@ def start_record(trainer: Any, *, every: int, alpha: float, layers: int) -> dict
     processes = int(trainer.accelerator.num_processes)
     made = {"every": every, "alpha": alpha, "layers": layers, "processes": processes, "versions": versions()}
     return {"kind": "start", "format": FORMAT, **made, "settings": plain}
+
+
+def progress(
+    trainer: Any, history: list[tuple[int, float, float, float, int]], group_size: int, remaining: int
+) -> Progress:
+    """A run so far from its (step, success, learning rate, gradient norm, answers)."""
+    step, success, rate, norm, samples = (np.array(column) for column in zip(*history, strict=True))
+    return Progress(
+        step=step,
+        success=success,
+        learning_rate=rate,
+        gradient_norm=norm,
+        samples=int(samples[-1]),
+        group_size=group_size,
+        remaining=remaining,
+        optimizer="sgd" if "sgd" in str(getattr(trainer.args, "optim", "")).lower() else "adamw",
+        scale=trainer.scale_rewards,
+    )
 
 
 def flat(record: dict[str, Any], skip: tuple[str, ...] = ()) -> dict[str, float]:

@@ -17,7 +17,7 @@ from transformers import TrainerCallback
 from vgrad_lab.integrations import credit_log
 from vgrad_lab.integrations.groups import LEVELS
 from vgrad_lab.integrations.outlook import Progress, remaining_curve
-from vgrad_lab.integrations.trainer import flat, owner, start_record, unwrap, wrap
+from vgrad_lab.integrations.trainer import flat, owner, progress, start_record, unwrap, wrap
 from vgrad_lab.integrations.watch import Watch, clear, release, watch
 from vgrad_lab.integrations.window import (
     MicroBatch,
@@ -37,6 +37,8 @@ BORROWED = ("entropy", "kl", "clip_ratio/region_mean", "completions/mean_length"
 TRACKED = ("reward", "learning_rate")
 """Numbers of the log that trackers have from TRL already."""
 WRAPPED = ("compute_loss", "_generate_and_score_completions", "_calculate_rewards")
+CONTRADICTED = 5.0
+"""Standard errors of surplus successes from which prompts have more than one right token, and no Σ."""
 Forecast = Callable[[Progress], "np.ndarray | None"]
 
 
@@ -74,6 +76,7 @@ class VGradCallback(TrainerCallback):  # type: ignore[misc]
         self._window, self._batch = Window(), None
         self._by_function: torch.Tensor | None = None
         self._rewards: set[float] | None = set()
+        self._single, self._excess, self._variance = True, 0.0, 0.0
         self._rows, self._counts = 0, dict.fromkeys(BORROWED, 0)
         self._path: Path | None = None
         self._pending: dict[str, Any] | None = None
@@ -163,7 +166,10 @@ class VGradCallback(TrainerCallback):  # type: ignore[misc]
     def _before_update(self, optimizer: Any) -> None:
         self._end_micro_batch()
         rate = optimizer.param_groups[0]["lr"] if optimizer is not None else float("nan")
-        self._window.found = {"learning_rate": float(rate), **describe_one_token(self._trainer, self._window)}
+        found, (excess, variance) = describe_one_token(self._trainer, self._window)
+        self._excess, self._variance = self._excess + excess, self._variance + variance
+        self._single &= self._excess <= CONTRADICTED * self._variance**0.5 + 1e-9
+        self._window.found = {"learning_rate": float(rate), **(found if self._single else {})}
 
     def _end_step(self, state: Any) -> None:
         seen, trainer, window = self._watch, self._trainer, self._window
@@ -188,20 +194,8 @@ class VGradCallback(TrainerCallback):  # type: ignore[misc]
         self._history.append((record["step"], record["success"], rate, float("nan"), samples))
         if self.forecast is None:
             return {}
-        step, success, rates, norms, _ = (np.array(column) for column in zip(*self._history, strict=True))
-        optim = str(getattr(self._trainer.args, "optim", "")).lower()
-        progress = Progress(
-            step=step,
-            success=success,
-            learning_rate=rates,
-            gradient_norm=norms,
-            samples=samples,
-            group_size=record["group_size"],
-            remaining=int(state.max_steps - state.global_step),
-            optimizer="sgd" if "sgd" in optim else "adamw",
-            scale=self._trainer.scale_rewards,
-        )
-        curve = self.forecast(progress)
+        made = progress(self._trainer, self._history, record["group_size"], int(state.max_steps - state.global_step))
+        curve = self.forecast(made)
         if curve is None or not len(curve):
             return {}
         points = np.unique(np.linspace(0, len(curve) - 1, 11).round().astype(int))
@@ -230,7 +224,9 @@ class VGradCallback(TrainerCallback):  # type: ignore[misc]
         assert seen is not None
         self._batch = micro_batch(self._trainer, inputs)
         fresh = [g for g in self._window.generations if g.one_token is not None]
-        seen.keep_state = bool(fresh) and self._batch.rows is not None and inputs["completion_ids"].shape[1] == 1
+        seen.keep_state = (
+            self._single and bool(fresh) and self._batch.rows is not None and inputs["completion_ids"].shape[1] == 1
+        )
 
     def _score(self, *args: Any, **kwargs: Any) -> Any:
         self._by_function = self._saved["_calculate_rewards"][1](*args, **kwargs)
@@ -252,6 +248,7 @@ class VGradCallback(TrainerCallback):  # type: ignore[misc]
                 self._rewards = None
         made = generation(self._trainer, output, self._by_function, self._rewards, self._rows)
         self._window.generations.append(made)
+        self._single &= not made.contradicted
         device = output["completion_ids"].device
         output["vgrad_row"] = torch.arange(made.first_row, made.first_row + made.rows, device=device)
         self._rows += made.rows

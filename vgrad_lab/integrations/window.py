@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vgrad_lab.integrations.groups import dead_groups, describe_groups, levels
 from vgrad_lab.integrations.scale import loss_weight
-from vgrad_lab.integrations.signal import OneToken, answer_geometry, describe_signal, right_tokens
+from vgrad_lab.integrations.signal import OneToken, answer_geometry, describe_signal, right_tokens, surplus
 from vgrad_lab.integrations.watch import PARTS, Watch, plain_model, summarise
 
 PLAIN_SAMPLING = {"top_p": (1.0, None), "top_k": (0, None), "min_p": (None, 0.0), "repetition_penalty": (1.0, None)}
@@ -22,13 +22,17 @@ SCALED_LOGITS = (
 
 @dataclass(frozen=True)
 class Generation:
-    """Answers sampled at once: rewards of all processes, and of this one's prompts their right tokens (or None)."""
+    """Answers sampled at once: rewards of all processes, and of this one's prompts their right tokens (or None).
+
+    contradicted: one-token answers, but not with one right token for each prompt.
+    """
 
     first_row: int
     rows: int
     reward: Float[ndarray, "Q G"]
     by_function: Float[ndarray, "Q G F"]
     one_token: OneToken | None
+    contradicted: bool
 
 
 @dataclass(frozen=True)
@@ -67,12 +71,13 @@ def generation(
     total = total_rewards(trainer, by_function)
     ids, rank = output["completion_ids"], int(trainer.accelerator.process_index)
     binary = levels(seen) if seen is not None else None
-    one_token = None
+    one_token, applies = None, False
     if binary and ids.shape[1] == 1 and len(ids) % group == 0 and bool((output["completion_mask"] == 1).all()):
         local = total[rank * len(ids) : (rank + 1) * len(ids)].reshape(-1, group)
-        one_token = right_tokens(local, ids.cpu().numpy().reshape(-1, group), binary)
+        applies, one_token = True, right_tokens(local, ids.cpu().numpy().reshape(-1, group), binary)
     table = by_function.double().cpu().numpy().reshape(-1, group, by_function.shape[1])
-    return Generation(first_row, len(ids), total.reshape(-1, group), table, one_token)
+    contradicted = applies and one_token is None
+    return Generation(first_row, len(ids), total.reshape(-1, group), table, one_token, contradicted)
 
 
 def micro_batch(trainer: Any, inputs: dict[str, Any]) -> MicroBatch:
@@ -159,28 +164,31 @@ def plain_head(trainer: Any) -> Tensor | None:
     return head.weight.detach() / trainer.temperature
 
 
-def describe_one_token(trainer: Any, window: Window) -> dict[str, float]:
-    """Σ, alignment and Λ of the prompts of this step, before the optimiser moves; empty where not defined."""
-    fresh = window.generations
+def describe_one_token(trainer: Any, window: Window) -> tuple[dict[str, float], tuple[float, float]]:
+    """Σ, alignment and Λ of the prompts of this step, before the optimiser moves, and ``signal.surplus``.
+
+    Empty and (0, 0) where not defined.
+    """
+    fresh, nothing = window.generations, (dict[str, float](), (0.0, 0.0))
     if not fresh or not window.states or any(g.one_token is None for g in fresh):
-        return {}
+        return nothing
     head = plain_head(trainer)
     if head is None:
-        return {}
+        return nothing
     rows = torch.cat([r for r, _ in window.states]).cpu().numpy()
     states = torch.cat([h for _, h in window.states])
     group, (base, size) = int(trainer.num_generations), (fresh[0].first_row, sum(g.rows for g in fresh))
     inside = np.flatnonzero((rows >= base) & (rows < base + size))
     prompt, first = np.unique((rows[inside] - base) // group, return_index=True)
-    known = np.concatenate([g.one_token.known for g in fresh if g.one_token])[prompt]
-    target = np.concatenate([g.one_token.target for g in fresh if g.one_token])[prompt]
-    last = fresh[-1].one_token
-    assert last is not None
-    seen = OneToken(target, known, group, last.levels)
+    each = [g.one_token for g in fresh if g.one_token is not None]
+    known = np.concatenate([o.known for o in each])[prompt]
+    target = np.concatenate([o.target for o in each])[prompt]
+    successes = np.concatenate([o.successes for o in each])[prompt]
+    seen = OneToken(target, known, successes, group, each[-1].levels)
     if not known.any():
-        return {}
+        return nothing
     chosen = torch.as_tensor(inside[first[known]], device=states.device)
     with torch.no_grad():
         hidden = states[chosen].to(head.dtype)
         p, distance = answer_geometry(head, hidden, torch.as_tensor(target[known], device=head.device))
-    return describe_signal(seen, p, distance, scale=trainer.scale_rewards)
+    return describe_signal(seen, p, distance, scale=trainer.scale_rewards), surplus(seen, p)
