@@ -11,7 +11,7 @@ from tests.continuous.systems import by_functions
 from tests.helpers import unchecked
 from vgrad_lab.advantage import return_to_go
 from vgrad_lab.continuous import environments, estimators, oracles, policies
-from vgrad_lab.continuous.costate import adjoint, costate
+from vgrad_lab.continuous.costate import adjoint, closed_loop_jacobian, closed_loop_reward_gradient, costate
 from vgrad_lab.continuous.parameters import extra_terms
 from vgrad_lab.continuous.payoffs import Payoff
 from vgrad_lab.continuous.rollout import Rollout, rollout, sample_rollout
@@ -26,6 +26,12 @@ ESTIMATORS: dict[str, Callable[..., Any]] = {
     "terms": estimators.pathwise_terms,
     "score": estimators.score_function_gradient,
 }
+BACKWARD: dict[str, Callable[..., Any]] = {
+    "costate": costate,
+    "adjoint": adjoint,
+    "closed_loop_jacobian": closed_loop_jacobian,
+    "closed_loop_reward_gradient": closed_loop_reward_gradient,
+}
 
 
 def changed(**arrays: np.ndarray) -> Rollout:
@@ -36,7 +42,7 @@ def changed(**arrays: np.ndarray) -> Rollout:
     return made
 
 
-@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize("name", [*ESTIMATORS, *BACKWARD])
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
@@ -46,13 +52,49 @@ def changed(**arrays: np.ndarray) -> Rollout:
         ({"noise_draw": PLAYED.state[:, 1:]}, r"rollout.noise_draw has shape \(4, 5, 3\), expected \(4, 5, 2\)"),
         ({"state": PLAYED.state * np.nan}, "rollout.state holds non-finite"),
         ({"reward": np.full((4, 5), np.inf)}, "rollout.reward holds non-finite"),
+        ({"action": np.where(np.arange(2) == 1, np.inf, PLAYED.action)}, "rollout.action holds non-finite"),
         ({"noise_draw": PLAYED.noise_draw * np.nan}, "rollout.noise_draw holds non-finite"),
+        ({"reward": PLAYED.reward[0]}, r"rollout.reward has shape \(5,\), expected \(B, T\), both at least 1"),
+        ({"reward": PLAYED.reward[:, :0]}, r"rollout.reward has shape \(4, 0\), expected \(B, T\), both at least 1"),
     ],
 )
-def test_rollouts(name: str, arrays: dict[str, np.ndarray], message: str) -> None:
+@pytest.mark.parametrize("own", [True, False])
+def test_rollouts(name: str, arrays: dict[str, np.ndarray], message: str, own: bool) -> None:
+    """own: with the private memory of the rollout that was changed, which may vouch for what is left of it only."""
+    played = changed(**arrays)
+    if own:
+        object.__setattr__(played, "columns", PLAYED.columns)
     for environment in (ENVIRONMENT, by_functions(ENVIRONMENT)):
         with pytest.raises(ValueError, match=message):
-            unchecked(ESTIMATORS[name])(environment, POLICY, changed(**arrays))
+            unchecked((ESTIMATORS | BACKWARD)[name])(environment, POLICY, played)
+
+
+def test_memory_that_a_rollout_wrote_cannot_be_spoilt() -> None:
+    for array in (PLAYED.state, PLAYED.action, PLAYED.reward):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0, 0] = np.nan
+
+
+NARROW = policies.linear_policy(0.3 * np.ones((2, 4)))
+
+
+@pytest.mark.parametrize("name", [*ESTIMATORS, *BACKWARD, "rollout"])
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        (NARROW, r"takes states of size 4, expected 3: its state size is not the environment's; make the policy for"),
+        (
+            replace(NARROW, mean_map=None),
+            r"mean_action fails for one state of shape \(1, 3\), expected an action of shape \(1, 2\): write it for",
+        ),
+        (policies.linear_policy(np.ones((1, 3))), "its action size is not the environment's"),
+    ],
+)
+def test_policies_of_another_size(name: str, policy: policies.ShiftPolicy, message: str) -> None:
+    call = unchecked((ESTIMATORS | BACKWARD | {"rollout": rollout})[name])
+    rest = (PLAYED.state[:, 0], PLAYED.noise_draw) if name == "rollout" else (PLAYED,)
+    with pytest.raises(ValueError, match=message):
+        call(ENVIRONMENT, policy, *rest)
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
@@ -94,6 +136,40 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
         ),
         "reward is nan in row 0 at step 1",
     ),
+    "one state without its batch": (
+        lambda: unchecked(rollout)(ENVIRONMENT, POLICY, np.zeros(3), np.zeros((1, 4, 2))),
+        r"initial_state has shape \(3,\), expected \(B, 3\) for this environment; give one state as state\[None, :\]",
+    ),
+    "noise without its steps": (
+        lambda: unchecked(rollout)(ENVIRONMENT, POLICY, np.zeros((2, 3)), np.zeros((2, 2))),
+        r"noise_draw has shape \(2, 2\), expected \(2, T, 2\); its axes are row, step and action, none may be left out",
+    ),
+    "noise that no reward sees": (
+        lambda: rollout(
+            replace(by_functions(ENVIRONMENT), reward=lambda s, a: np.ones(len(s))),
+            POLICY,
+            np.zeros((2, 3)),
+            np.full((2, 4, 2), np.nan),
+        ),
+        "noise_draw holds non-finite values; give finite numbers",
+    ),
+    "state that no reward sees": (
+        lambda: rollout(
+            replace(by_functions(ENVIRONMENT), transition=lambda s, a: s / 0, reward=lambda s, a: np.ones(len(s))),
+            policies.linear_policy(np.zeros((2, 3))),
+            np.ones((2, 3)),
+            np.zeros((2, 1, 2)),
+        ),
+        "state is inf in row 0 at step 2: the rollout diverges; use stabler dynamics",
+    ),
+    "action of a batch": (
+        lambda: unchecked(policies.score_function)(POLICY, np.zeros((4, 3)), np.zeros((4, 3))),
+        r"action has shape \(4, 3\), expected \(4, 2\), that of the mean action of state \(4, 3\); give one action for",
+    ),
+    "actions of another batch": (
+        lambda: unchecked(policies.score_function)(POLICY, np.zeros((4, 3)), np.zeros((1, 2))),
+        r"action has shape \(1, 2\), expected \(4, 2\)",
+    ),
     "gain": (lambda: policies.linear_policy(np.full((1, 2), np.nan)), "K holds non-finite"),
     "weights": (
         lambda: policies.tanh_policy(np.ones((1, 2)), np.zeros(1), np.full((1, 1), np.inf)),
@@ -126,8 +202,20 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
 }
 
 
+def test_large_numbers_are_no_error() -> None:
+    """Finite states whose squares overflow pass every door."""
+    environment = replace(
+        by_functions(environments.linear_quadratic(np.eye(1), np.eye(1), np.eye(1), np.eye(1))),
+        reward=lambda s, a: np.tanh(s[:, 0]),
+    )
+    policy = policies.linear_policy(np.zeros((1, 1)))
+    played = rollout(environment, policy, np.full((3, 1), 1e200), np.zeros((3, 4, 1)))
+    assert np.all(played.state == 1e200)
+    assert np.all(np.isfinite(costate(environment, policy, replace(played, columns=None))))
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_everything_else(case: str) -> None:
     make, message = CASES[case]
-    with pytest.raises(ValueError, match=message):
+    with np.errstate(divide="ignore", invalid="ignore"), pytest.raises(ValueError, match=message):
         make()

@@ -9,6 +9,7 @@ from numpy import ndarray
 
 from vgrad_lab.continuous.backward import Layer, Pull, map_back, mean_back, payoff_gradient, transition_back
 from vgrad_lab.continuous.by_functions import rows
+from vgrad_lab.continuous.doors import check_rollout
 from vgrad_lab.continuous.environments import Environment, Jacobians
 from vgrad_lab.continuous.maps import Map
 from vgrad_lab.continuous.payoffs import Payoff
@@ -37,10 +38,11 @@ def costate(
 
     λ_t = Dr_t + γ Df_tᵀ λ_{t+1}, λ_{T+1} = 0, with Dr = r_s + ā_sᵀ r_a and Df = f_s + f_a ā_s  (Prop. 1, eq. 6).
 
-    Units: reward per unit of state. discount: γ in [0, 1]. Raises ValueError for a γ outside or an environment without
-    Jacobians. Ledger: S04.
+    Units: reward per unit of state. discount: γ in [0, 1]. Raises ValueError for a γ outside, a rollout or policy that
+    does not fit or is not finite, or an environment without Jacobians. Ledger: S04.
     """
     check_discount(discount)
+    check_rollout(environment, policy, rollout)
     parts = structure(environment, policy)
     batch, nodes, size = rollout.state.shape
     result = np.empty((nodes, size, batch))
@@ -55,6 +57,7 @@ def adjoint(environment: Environment, policy: ShiftPolicy, rollout: Rollout, *, 
     Raises ValueError as ``costate`` does. Ledger: S04, S05.
     """
     check_discount(discount)
+    check_rollout(environment, policy, rollout)
     parts = structure(environment, policy)
     (batch, nodes, size), (horizon, action_size) = rollout.state.shape, rollout.action.shape[1:]
     result, actions = np.empty((nodes, size, batch)), np.empty((horizon, action_size, batch))
@@ -150,7 +153,8 @@ def require_jacobians(environment: Environment) -> Jacobians:
 def closed_loop_reward_gradient(
     environment: Environment, policy: ShiftPolicy, rollout: Rollout
 ) -> Float[ndarray, "B T S"]:
-    """Dr_t = r_s + ā_sᵀ r_a at each step. Raises ValueError for an environment without Jacobians. Ledger: S04."""
+    """Dr_t = r_s + ā_sᵀ r_a at each step. Raises ValueError as ``costate`` does. Ledger: S04."""
+    check_rollout(environment, policy, rollout)
     jacobians = require_jacobians(environment)
     state, action = _flat(rollout)
     through = np.einsum(
@@ -160,7 +164,8 @@ def closed_loop_reward_gradient(
 
 
 def closed_loop_jacobian(environment: Environment, policy: ShiftPolicy, rollout: Rollout) -> Float[ndarray, "B T S S"]:
-    """Df_t = f_s + f_a ā_s at each step, (out, in). Raises ValueError for an environment without Jacobians."""
+    """Df_t = f_s + f_a ā_s at each step, (out, in). Raises ValueError as ``costate`` does. Ledger: S04."""
+    check_rollout(environment, policy, rollout)
     jacobians = require_jacobians(environment)
     state, action = _flat(rollout)
     through = jacobians.transition_action(state, action) @ policy.state_jacobian(policy.theta, state)

@@ -5,7 +5,7 @@ from numpy import ndarray
 
 from vgrad_lab.continuous.environments import Environment
 from vgrad_lab.continuous.policies import ShiftPolicy
-from vgrad_lab.continuous.rollout import Rollout
+from vgrad_lab.continuous.rollout import Rollout, check_mean, same_memory, views_of
 
 
 def check_finite(name: str, x: ndarray) -> None:
@@ -17,7 +17,12 @@ def check_finite(name: str, x: ndarray) -> None:
 
 
 def check_rollout(environment: Environment, policy: ShiftPolicy, rollout: Rollout) -> None:
-    """Raise ValueError unless the rollout's arrays fit each other and the environment, and are finite with θ."""
+    """Raise ValueError unless the rollout's arrays fit each other, environment and policy, and are finite with θ.
+
+    Arrays that are still the memory ``rollout`` wrote were found finite there and are not read again.
+    """
+    if rollout.reward.ndim != 2 or not rollout.reward.size:
+        raise ValueError(f"rollout.reward has shape {rollout.reward.shape}, expected (B, T), both at least 1")
     batch, horizon = rollout.reward.shape
     size, action_size = environment.state_size, environment.action_size
     for name, shape in (
@@ -31,6 +36,19 @@ def check_rollout(environment: Environment, policy: ShiftPolicy, rollout: Rollou
                 f"rollout.{name} has shape {found}, expected {shape} for rewards of shape {(batch, horizon)} in this "
                 "environment; the state has one more node than there are steps"
             )
+    own = _own(rollout)
     for name in ("state", "action", "noise_draw", "reward"):
-        check_finite(f"rollout.{name}", getattr(rollout, name))
+        found = getattr(rollout, name)
+        if name not in own or not same_memory(own[name], found):
+            check_finite(f"rollout.{name}", found)
     check_finite("policy.theta", policy.theta)
+    check_mean(environment, policy, rollout.state[:1, 0])
+
+
+def _own(rollout: Rollout) -> dict[str, ndarray]:
+    """State, action and reward as the rollout's private memory holds them; empty for arrays from elsewhere."""
+    columns = rollout.columns
+    if columns is None:
+        return {}
+    views = *views_of(columns.x, rollout.state.shape[2]), columns.reward.T
+    return dict(zip(("state", "action", "reward"), views, strict=True))

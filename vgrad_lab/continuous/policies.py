@@ -92,7 +92,13 @@ def score_function(
     """∇_θ log π_θ(a|s) = −ā_θᵀ (log ν)'(a − ā_θ(s)).
 
     The likelihood of a drawn action, the action held fixed. Where ν jumps this is its absolutely continuous part only.
-    Ledger: S02, S08.
+    Raises ValueError for an action that is not one row per state. Ledger: S02, S08.
     """
-    slope = policy.noise.score(action - policy.mean_action(policy.theta, state))
+    mean = policy.mean_action(policy.theta, state)
+    if action.shape != mean.shape:
+        raise ValueError(
+            f"action has shape {action.shape}, expected {mean.shape}, that of the mean action of state {state.shape}; "
+            "give one action for each state"
+        )
+    slope = policy.noise.score(action - mean)
     return -np.einsum("ba,bap->bp", slope, policy.parameter_jacobian(policy.theta, state))

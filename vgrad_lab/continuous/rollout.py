@@ -74,17 +74,37 @@ def blocks(horizon: int, bytes_per_step: int) -> list[slice]:
 
 def _check_inputs(environment: Environment, policy: ShiftPolicy, state: ndarray, noise_draw: ndarray) -> None:
     size, action_size = environment.state_size, environment.action_size
-    if state.shape[1] != size:
-        raise ValueError(f"initial_state has shape {state.shape}, expected (B, {size}) for this environment")
-    if noise_draw.shape[2] != action_size or len(noise_draw) != len(state):
-        raise ValueError(f"noise_draw has shape {noise_draw.shape}, expected ({len(state)}, T, {action_size})")
+    if state.ndim != 2 or state.shape[1] != size:
+        hint = "; give one state as state[None, :]" if state.ndim == 1 else ""
+        raise ValueError(f"initial_state has shape {state.shape}, expected (B, {size}) for this environment{hint}")
+    if noise_draw.ndim != 3 or noise_draw.shape[2] != action_size or len(noise_draw) != len(state):
+        hint = "; its axes are row, step and action, none may be left out" if noise_draw.ndim != 3 else ""
+        raise ValueError(f"noise_draw has shape {noise_draw.shape}, expected ({len(state)}, T, {action_size}){hint}")
     if noise_draw.shape[1] < 1:
         raise ValueError("noise_draw has horizon T = 0; a rollout needs at least one step")
     if len(state) < 1:
         raise ValueError("initial_state has batch B = 0; a rollout needs at least one row")
     if not np.all(np.isfinite(state)):
         raise ValueError("initial_state holds non-finite values; give finite numbers")
-    mean = policy.mean_action(policy.theta, state[:1])
+    check_mean(environment, policy, state[:1])
+
+
+def check_mean(environment: Environment, policy: ShiftPolicy, state: Float[ndarray, "1 S"]) -> None:
+    """Raise ValueError unless the policy takes one state of the environment and gives one action of it."""
+    size, action_size = environment.state_size, environment.action_size
+    taken = size if policy.mean_map is None else policy.mean_map(policy.theta).inner.shape[1]
+    if taken != size:
+        raise ValueError(
+            f"the policy takes states of size {taken}, expected {size}: its state size is not the environment's; "
+            "make the policy for this environment"
+        )
+    try:
+        mean = policy.mean_action(policy.theta, state)
+    except (ValueError, IndexError) as error:
+        raise ValueError(
+            f"the policy's mean_action fails for one state of shape (1, {size}), expected an action of shape "
+            f"(1, {action_size}): write it for states (B, {size}); it said: {error}"
+        ) from error
     if mean.shape != (1, action_size):
         raise ValueError(
             f"the policy's mean_action gives shape {mean.shape} for one state, expected (1, {action_size}): "
@@ -92,16 +112,24 @@ def _check_inputs(environment: Environment, policy: ShiftPolicy, state: ndarray,
         )
 
 
-def _check_reward(reward: ndarray, noise_draw: ndarray) -> None:
-    if np.all(np.isfinite(reward)):
-        return
-    if not np.all(np.isfinite(noise_draw)):
+def finite(x: ndarray) -> bool:
+    """Whether every number of ``x`` is finite; one quick product for contiguous memory unless squares overflow."""
+    return bool(np.isfinite(np.vdot(x, x)) or np.all(np.isfinite(x)))
+
+
+def _explain(played: Rollout) -> None:
+    """Raise ValueError that says where a rollout first holds a number that is not finite."""
+    if not np.all(np.isfinite(played.noise_draw)):
         raise ValueError("noise_draw holds non-finite values; give finite numbers")
-    row, step = np.argwhere(~np.isfinite(reward))[0]
-    raise ValueError(
-        f"reward is {reward[row, step]} in row {row} at step {step + 1}: the rollout diverges or the reward is not "
-        "defined there; use stabler dynamics, a shorter horizon or smaller noise"
-    )
+    for name, reason in (("reward", " or the reward is not defined there"), ("state", ""), ("action", "")):
+        x = getattr(played, name)
+        found = np.argwhere(~np.isfinite(x))
+        if len(found):
+            row, step = found[0, :2]
+            raise ValueError(
+                f"{name} is {x[tuple(found[0])]} in row {row} at step {step + 1}: the rollout diverges{reason}; use "
+                "stabler dynamics, a shorter horizon or smaller noise"
+            )
 
 
 def rollout(
@@ -115,11 +143,12 @@ def rollout(
     a_t = ā_θ(s_t) + ξ_t, r_t = r(s_t, a_t), s_{t+1} = f(s_t, a_t)  (eq. 4).
 
     A pure function: the horizon is that of ``noise_draw``. Raises ValueError for arrays of wrong shape, an empty batch
-    or horizon, non-finite input and non-finite rewards. Ledger: S04.
+    or horizon, a policy of other sizes, non-finite input, and rewards, states or actions that diverge. Ledger: S04.
     """
     _check_inputs(environment, policy, initial_state, noise_draw)
-    result = _in_place(*structure(environment, policy), initial_state, noise_draw)
-    _check_reward(result.reward, noise_draw)
+    result, fine = _in_place(*structure(environment, policy), initial_state, noise_draw)
+    if not fine:
+        _explain(result)
     return result
 
 
@@ -140,7 +169,8 @@ def _in_place(
     mean: Map | ShiftPolicy,
     initial_state: ndarray,
     noise_draw: ndarray,
-) -> Rollout:
+) -> tuple[Rollout, bool]:
+    """The rollout, and whether all its numbers are finite: asked of each block while the cache holds it."""
     (batch, size), (horizon, action_size) = initial_state.shape, noise_draw.shape[1:]
     noise = noise_draw.transpose(1, 2, 0)
     x = np.empty((horizon + 1, size + action_size, batch))
@@ -154,18 +184,22 @@ def _in_place(
     cuts = blocks(horizon, x[0].nbytes)
     mean_action, work = np.empty((action_size, batch)), np.empty_like(x[: cuts[0].stop])
     slopes = payoffs.slopes(payoff) if isinstance(payoff, Payoff) else None
+    fine = True
     for block in cuts:
         np.add(noise[block], shift, x[block, size:])
         for t in range(block.start, block.stop):
             _act(mean, x[t, :size], x[t, size:], mean_action, _tape_of(tapes[1], t))
             _move(dynamics, x[t], x[t + 1, :size], drift, _tape_of(tapes[0], t))
         _pay(payoff, slopes, x[block], size, work, reward[block])
-    views = *_views(x, size), reward.T
+        fine = fine and finite(x[block]) and finite(reward[block])
+    views = *views_of(x, size), reward.T
+    fine = fine and finite(x[-1])
     for view in views:
         view.flags.writeable = False
     first, second = (tape if tape is not None and len(tape) == horizon else None for tape in tapes)
     columns = Columns(x, reward, first, second, dynamics, payoff, _parameters(mean))
-    return Rollout(state=views[0], action=views[1], noise_draw=noise_draw, reward=views[2], columns=columns)
+    made = Rollout(state=views[0], action=views[1], noise_draw=noise_draw, reward=views[2], columns=columns)
+    return made, fine
 
 
 def _tape_of(tape: ndarray | None, t: int) -> ndarray | None:
@@ -208,7 +242,7 @@ def _pay(
     out[:] = by_functions.checked("reward", found, (out.size,)).reshape(out.shape)
 
 
-def _views(x: ndarray, size: int) -> tuple[ndarray, ndarray]:
+def views_of(x: ndarray, size: int) -> tuple[ndarray, ndarray]:
     """State (B,T1,S) and action (B,T,A) where they lie."""
     return x[:, :size].transpose(2, 0, 1), x[:-1, size:].transpose(2, 0, 1)
 
@@ -240,12 +274,12 @@ def columns_of(
         and own.dynamics is dynamics
         and own.payoff is payoff
         and np.array_equal(own.parameters, _parameters(mean))
-        and all(_same_memory(*pair) for pair in zip(_views(own.x, size), (played.state, played.action), strict=True))
+        and all(same_memory(*pair) for pair in zip(views_of(own.x, size), (played.state, played.action), strict=True))
     ):
         return own
     horizon, batch = played.action.shape[1], len(played.action)
     x = np.zeros((horizon + 1, size + played.action.shape[2], batch))
-    for view, part in zip(_views(x, size), (played.state, played.action), strict=True):
+    for view, part in zip(views_of(x, size), (played.state, played.action), strict=True):
         view[:] = part
     reward = np.array(played.reward.T)
     if isinstance(payoff, Payoff):
@@ -256,5 +290,6 @@ def columns_of(
     return Columns(x, reward, None, None, dynamics, payoff, _parameters(mean))
 
 
-def _same_memory(ours: ndarray, theirs: ndarray) -> bool:
+def same_memory(ours: ndarray, theirs: ndarray) -> bool:
+    """Whether two arrays are views of the same memory with the same axes."""
     return (ours.shape, ours.strides, ours.ctypes.data) == (theirs.shape, theirs.strides, theirs.ctypes.data)
