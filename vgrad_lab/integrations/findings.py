@@ -128,7 +128,8 @@ def check_vanishing_credit(log: Log) -> Finding | None:
     """Credit that does not reach the lower layers."""
     ratios = []
     for record in log.steps:
-        norms = [v for v in record.get("costate_norm") or [] if _number(v)]
+        layers = record.get("costate_norm")
+        norms = [v for v in layers if _number(v)] if isinstance(layers, list) else []
         if len(norms) >= 2 and norms[-1] > 0:
             ratios.append((record["step"], norms[0] / norms[-1]))
     if len(ratios) < 3:
