@@ -74,8 +74,9 @@ def direct_norms(model: Any, inputs: dict[str, Any], temperature: float) -> list
     ids=["plain", "accumulated", "checkpointed", "reentrant", "two-updates-per-generation"],
 )
 def test_costates_of_a_real_run(tmp_path: Path, loss: str, changes: dict[str, Any]) -> None:
-    """In float32, as TRL trains: 1e-4 of the float64 derivative; the scale itself is tested in test_scale."""
-    trainer = make_trainer(tmp_path, even_reward, callbacks=[VGradCallback()], loss_type=loss, **changes)
+    """Within 1e-6 of the direct derivative, weights in float64 (TRL's own log-probabilities are in float32)."""
+    model = tiny_models.model("Olmo2", initializer_range=0.3).double().train()
+    trainer = make_trainer(tmp_path, even_reward, model=model, callbacks=[VGradCallback()], loss_type=loss, **changes)
     kept = record_losses(trainer)
     trainer.train()
     steps = credit_log.steps(credit_log.read(tmp_path))
@@ -86,7 +87,7 @@ def test_costates_of_a_real_run(tmp_path: Path, loss: str, changes: dict[str, An
         rows = [direct_norms(m, i, trainer.temperature) for step, m, i in kept if step == record["step"]]
         wanted = [float(torch.cat(layer).mean()) for layer in zip(*rows, strict=True)]
         found = [*record["costate_norm"][:-1], record["costate_norm_head"]]
-        assert found == pytest.approx(wanted, rel=100 * SINGLE)
+        assert found == pytest.approx(wanted, rel=SINGLE)
         assert min(wanted) > 0
 
 
