@@ -107,7 +107,7 @@ def check_system(system: strategies.System) -> None:
 def test_rollouts_fit_and_reach_every_kind() -> None:
     seen = set()
 
-    @settings(max_examples=120, derandomize=True, database=None, phases=[Phase.generate])
+    @settings(max_examples=300, derandomize=True, database=None, phases=[Phase.generate])
     @given(strategies.rollouts())
     def look(system: strategies.System) -> None:
         check_system(system)
