@@ -28,7 +28,7 @@ SEARCH = settings(max_examples=300, database=None, deadline=None, derandomize=Tr
 
 
 def smallest(strategy: SearchStrategy[Any], condition: Callable[[Any], bool]) -> Any:
-    return find(strategy, condition, settings=SEARCH)
+    return find(strategy, condition, settings=settings(SEARCH, phases=tuple(Phase)))
 
 
 def some(strategy: SearchStrategy[Any], condition: Callable[[Any], bool]) -> Any:
