@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from tests.continuous.systems import Spec, assert_close, build, by_functions, specs
 from tests.helpers import unchecked
 from vgrad_lab.continuous import environments, maps, policies, rollout, systems
+from vgrad_lab.continuous.by_functions import halves, pair
 from vgrad_lab.continuous.costate import adjoint, costate
 from vgrad_lab.continuous.environments import Environment
 from vgrad_lab.continuous.estimators import mean_pathwise_gradient
@@ -82,6 +83,45 @@ def test_a_planted_fault_shows(name: str) -> None:
         assert_close(
             costate(replace(SMALL, jacobians=wrong), POLICY, played), by_rows(SMALL, POLICY, played, 1.0), ALGEBRA
         )
+
+
+def test_halves_share_one_call() -> None:
+    calls: list[int] = []
+
+    def both(state: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        calls.append(len(state))
+        return state + action, state * action
+
+    total, product = halves(both)
+    s, a = np.full((3, 1), 2.0), np.full((3, 1), 5.0)
+    for functions, expected, times in (
+        ((total, product), (7, 10), 1),
+        ((product, total), (10, 7), 1),
+        ((total, halves(both)[1]), (7, 10), 1),
+        ((total, lambda s, a: s - a), (7, -3), 1),
+        ((halves(lambda s, a: (s, a))[0], product), (2, 10), 1),
+        ((total, total), (7, 7), 1),
+    ):
+        calls.clear()
+        found = pair(*functions, s, a)
+        assert [x[0, 0] for x in found] == list(expected)
+        assert len(calls) == times
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("environment", [systems.pendulum(), systems.bandit(np.ones((2, 4)))])
+def test_a_fault_in_one_half_shows(environment: Environment, name: str) -> None:
+    """A Jacobian replaced by a faulty one is the one that is used, not what its other half would give beside itself."""
+    policy = policies.linear_policy(0.3 * np.ones((environment.action_size, environment.state_size)))
+    played = sample_rollout(environment, policy, np.random.default_rng(1), batch=4, horizon=7)
+    right = getattr(environment.jacobians, name)
+    expected = by_rows(environment, policy, played, 1.0)
+    assert_close(costate(environment, policy, played), expected, ALGEBRA)
+    faulty = replace(environment.jacobians, **{name: lambda s, a: right(s, a) * (1 + PLANTED_FAULT)})
+    changed = replace(environment, jacobians=faulty, dynamics=None)
+    if np.any(right(played.state[:, 0], played.action[:, 0])):
+        with pytest.raises(AssertionError, match="relative error"):
+            assert_close(costate(changed, policy, played), expected, ALGEBRA)
 
 
 def test_rows_turned_around_are_not_taken_for_the_rollouts_memory() -> None:

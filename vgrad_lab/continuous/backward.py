@@ -11,7 +11,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from vgrad_lab.continuous import maps, payoffs
-from vgrad_lab.continuous.by_functions import jacobian_columns, pull, write_columns
+from vgrad_lab.continuous.by_functions import jacobian_columns, pair, pull, write_columns
 from vgrad_lab.continuous.environments import Jacobians
 from vgrad_lab.continuous.maps import Map
 from vgrad_lab.continuous.payoffs import Payoff
@@ -70,10 +70,9 @@ def transition_back(jacobians: Jacobians, *, factor: float, batch: int) -> Back:
 
     def back(block: slice, x: ndarray, flat: Flat) -> tuple[Pull, None]:
         time, size, action_size = len(x), flat[0].shape[1], flat[1].shape[1]
-        f_s, f_a = (
-            jacobian_columns(f"jacobians.{name}", getattr(jacobians, name)(*flat), (size, width), time, batch)
-            for name, width in (("transition_state", size), ("transition_action", action_size))
-        )
+        f_s, f_a = pair(jacobians.transition_state, jacobians.transition_action, *flat)
+        f_s = jacobian_columns("jacobians.transition_state", f_s, (size, size), time, batch)
+        f_a = jacobian_columns("jacobians.transition_action", f_a, (size, action_size), time, batch)
         future = np.empty((size, batch))
 
         def through(k: int, cotangent: ndarray, out: ndarray) -> None:
@@ -105,7 +104,8 @@ def payoff_gradient(payoff: Payoff | Jacobians) -> Callable[[ndarray, Flat, ndar
 
     def write(x: ndarray, flat: Flat, reward: ndarray, out: ndarray) -> None:
         size = flat[0].shape[1]
-        write_columns("jacobians.reward_state", payoff.reward_state(*flat), out[:, :size])
-        write_columns("jacobians.reward_action", payoff.reward_action(*flat), out[:, size:])
+        r_s, r_a = pair(payoff.reward_state, payoff.reward_action, *flat)
+        write_columns("jacobians.reward_state", r_s, out[:, :size])
+        write_columns("jacobians.reward_action", r_a, out[:, size:])
 
     return write

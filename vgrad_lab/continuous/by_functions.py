@@ -5,9 +5,39 @@ What it returns may lie in memory as it likes. A Jacobian whose columns are cont
 where it lies; one that is the same for all rows is best ``np.broadcast_to`` them: a step back is then one product.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Half:
+    """One of two functions of rows that share work: ``both`` gives the pair, and the way back calls it once for it."""
+
+    both: Callable[[ndarray, ndarray], tuple[ndarray, ndarray]]
+    index: int
+
+    def __call__(self, state: Float[ndarray, "n S"], action: Float[ndarray, "n A"]) -> ndarray:
+        """This half alone."""
+        return self.both(state, action)[self.index]
+
+
+def halves(both: Callable[[ndarray, ndarray], tuple[ndarray, ndarray]]) -> tuple[Half, Half]:
+    """Two functions of state and action from one that gives both results."""
+    return Half(both, 0), Half(both, 1)
+
+
+def pair(
+    first: Callable[[ndarray, ndarray], ndarray], second: Callable[[ndarray, ndarray], ndarray], *flat: ndarray
+) -> tuple[ndarray, ndarray]:
+    """What two functions of rows give; one call where they are the halves of one function."""
+    if isinstance(first, Half) and isinstance(second, Half) and first.both is second.both:
+        found = first.both(*flat)
+        return found[first.index], found[second.index]
+    return first(*flat), second(*flat)
 
 
 def rows(x: Float[ndarray, "time SA B"], size: int) -> tuple[Float[ndarray, "n S"], Float[ndarray, "n A"]]:

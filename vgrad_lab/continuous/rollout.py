@@ -112,11 +112,6 @@ def check_mean(environment: Environment, policy: ShiftPolicy, state: Float[ndarr
         )
 
 
-def finite(x: ndarray) -> bool:
-    """Whether every number of ``x`` is finite; one quick product for contiguous memory unless squares overflow."""
-    return bool(np.isfinite(np.vdot(x, x)) or np.all(np.isfinite(x)))
-
-
 def _explain(played: Rollout) -> None:
     """Raise ValueError that says where a rollout first holds a number that is not finite."""
     if not np.all(np.isfinite(played.noise_draw)):
@@ -191,9 +186,9 @@ def _in_place(
             _act(mean, x[t, :size], x[t, size:], mean_action, _tape_of(tapes[1], t))
             _move(dynamics, x[t], x[t + 1, :size], drift, _tape_of(tapes[0], t))
         _pay(payoff, slopes, x[block], size, work, reward[block])
-        fine = fine and finite(x[block]) and finite(reward[block])
+        fine = fine and bool(np.isfinite(x[block]).all() and np.isfinite(reward[block]).all())
     views = *views_of(x, size), reward.T
-    fine = fine and finite(x[-1])
+    fine = fine and bool(np.isfinite(x[-1]).all())
     for view in views:
         view.flags.writeable = False
     first, second = (tape if tape is not None and len(tape) == horizon else None for tape in tapes)

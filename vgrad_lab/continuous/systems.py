@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Inexact
 from numpy import ndarray
 
+from vgrad_lab.continuous.by_functions import halves
 from vgrad_lab.continuous.environments import BatchFunction, Environment, Jacobians, ParameterJacobians
 from vgrad_lab.continuous.maps import Map
 
@@ -36,56 +37,65 @@ def bandit(target: Float[ndarray, "A S"], *, width: float = 1.0) -> Environment:
         raise ValueError(f"target has shape {np.shape(target)}, expected (A, S) of finite numbers")
     _positive(width=width)
     action_size, size = target.shape
+    weight = np.full(action_size, -0.5 / width**2)
 
-    def miss(state: ndarray, action: ndarray) -> Inexact[ndarray, "B A"]:
-        return (action - (target @ state.T).T) / width**2
+    def missed(state: ndarray, action: ndarray) -> tuple[ndarray, ndarray]:
+        """a − Ms, a column each, and r."""
+        away = action.T - target @ state.T
+        return away, np.exp(weight @ (away * away))
 
-    def reward(state: ndarray, action: ndarray) -> Inexact[ndarray, " B"]:
-        return np.exp(-0.5 * width**2 * (miss(state, action) ** 2).sum(1))
+    def slopes(state: ndarray, action: ndarray) -> tuple[ndarray, ndarray]:
+        """r_s and r_a."""
+        by_action, r = missed(state, action)
+        np.multiply(r, -1 / width**2, r)
+        np.multiply(by_action, r, by_action)
+        return (-target.T @ by_action).T, by_action.T
 
-    def reward_action(state: ndarray, action: ndarray) -> Inexact[ndarray, "B A"]:
-        away = miss(state, action)
-        return away * -np.exp(-0.5 * width**2 * (away**2).sum(1, keepdims=True))
-
+    reward_state, reward_action = halves(slopes)
     return Environment(
         state_size=size,
         action_size=action_size,
         initial=lambda rng, batch: rng.uniform(-1.0, 1.0, (batch, size)),
         transition=lambda state, action: state.copy(),
-        reward=reward,
+        reward=lambda state, action: missed(state, action)[1],
         jacobians=Jacobians(
             transition_state=_same(np.eye(size)),
             transition_action=_same(np.zeros((size, action_size))),
-            reward_state=lambda state, action: -(target.T @ reward_action(state, action).T).T,
+            reward_state=reward_state,
             reward_action=reward_action,
         ),
         dynamics=Map(np.hstack([np.eye(size), np.zeros((size, action_size))]), np.zeros(size)),
     )
 
 
-def _turned(state: ndarray, speed: ndarray, time_step: float) -> tuple[ndarray, ...]:
-    """cos and sin of the step Δω', the turned (x, y), and ω'; tan(Δω'/2) is cheaper than cos and sin."""
-    half = np.tan(0.5 * time_step * speed)
-    c = 2 / (1 + half**2) - 1
-    s, (x, y) = half * (1 + c), (state[:, 0], state[:, 1])
-    return c, s, c * x - s * y, s * x + c * y, speed
+def _turned(state: ndarray, speed: ndarray, time_step: float) -> tuple[ndarray, ndarray, ndarray]:
+    """1 + cos and sin of the step Δω', and s' = (x, y, ω') as columns (3,B); tan(Δω'/2) is cheaper than both."""
+    half = np.tan(speed * (0.5 * time_step))
+    wide = half * half
+    np.add(wide, 1, wide)
+    np.divide(2, wide, wide)
+    (x, y), out = (state[:, 0], state[:, 1]), np.empty((3, len(speed)), speed.dtype)
+    for turned, ahead, along in ((out[0], np.subtract(x, half * y), x), (out[1], np.add(y, half * x), y)):
+        np.multiply(wide, ahead, ahead)
+        np.subtract(ahead, along, turned)
+    out[2] = speed
+    return wide, np.multiply(half, wide, half), out
 
 
-def _by_speed(time_step: float, x: ndarray, y: ndarray) -> Float[ndarray, "B 3"]:
-    """∂s'/∂ω' of the pendulum at s' = (x, y, ω') with the angle before the step held."""
-    return np.stack([-time_step * y, time_step * x, np.ones(len(x))]).T
-
-
-def _turned_by_state(
-    time_step: float, by_speed: ndarray, c: ndarray, s: ndarray, x: ndarray, y: ndarray
-) -> Float[ndarray, "B 3 3"]:
-    """f_s of the pendulum: by ω', whose slopes are (0, by_speed), and the turn of (x, y) itself."""
-    out = np.empty((3, 3, len(x)))
-    np.multiply(_by_speed(time_step, x, y).T[:, None], by_speed[1:, None], out[:, 1:])
-    out[0, 0], out[1, 0], out[2, 0] = c, s, 0
-    out[0, 1] -= s
-    out[1, 1] += c
-    return out.transpose(2, 0, 1)
+def _turn_slopes(
+    wide: ndarray, s: ndarray, after: ndarray, by_speed: ndarray, by_action: float, time_step: float
+) -> tuple[Float[ndarray, "B 3 3"], Float[ndarray, "B 3 1"]]:
+    """f_s and f_a of the pendulum from what ``_turned`` gives: by ω', and the turn of (x, y) itself."""
+    f_s, f_a = np.empty((3, 3, len(s))), np.empty((3, 1, len(s)))
+    for row, at, sign in ((0, after[1], -1), (1, after[0], 1)):  # ∂(x', y')/∂ω' = Δ(−y', x')
+        for out, share in ((f_s[row, 1], by_speed[1]), (f_s[row, 2], by_speed[2]), (f_a[row, 0], by_action)):
+            np.multiply(at, sign * time_step * share, out)
+    f_s[2], f_a[2] = by_speed[:, None], by_action
+    np.subtract(wide, 1, f_s[0, 0])
+    f_s[1, 0] = s
+    np.subtract(f_s[0, 1], s, f_s[0, 1])
+    np.add(f_s[1, 1], f_s[0, 0], f_s[1, 1])
+    return f_s.transpose(2, 0, 1), f_a.transpose(2, 0, 1)
 
 
 def _on_the_circle(rng: np.random.Generator, batch: int) -> Float[ndarray, "B 3"]:
@@ -108,21 +118,30 @@ def pendulum(
         raise ValueError(f"damping must lie in (0, 1), got {damping}; it is the share of speed lost in one step")
     by_speed = np.array([0.0, time_step * gravity, 1 - damping])
 
-    def moved(state: ndarray, action: ndarray) -> tuple[ndarray, ...]:
-        return _turned(state, state @ by_speed + time_step * torque * action[:, 0], time_step)
+    by_action = time_step * torque
 
+    def moved(state: ndarray, action: ndarray) -> tuple[ndarray, ndarray, ndarray]:
+        return _turned(state, state @ by_speed + by_action * action[:, 0], time_step)
+
+    def slopes(state: ndarray, action: ndarray) -> tuple[ndarray, ndarray]:
+        return _turn_slopes(*moved(state, action), by_speed, by_action, time_step)
+
+    def reward_state(state: ndarray, action: ndarray) -> Float[ndarray, "B 3"]:
+        out = np.zeros((3, len(state)))
+        out[0], out[2] = 1, state[:, 2] * (-2 * cost)
+        return out.T
+
+    transition_state, transition_action = halves(slopes)
     return Environment(
         state_size=3,
         action_size=1,
         initial=_on_the_circle,
-        transition=lambda state, action: np.stack(moved(state, action)[2:]).T,
+        transition=lambda state, action: moved(state, action)[2].T,
         reward=lambda state, action: state[:, 0] - 1 - cost * (state[:, 2] ** 2 + action[:, 0] ** 2),
         jacobians=Jacobians(
-            transition_state=lambda state, action: _turned_by_state(time_step, by_speed, *moved(state, action)[:4]),
-            transition_action=lambda state, action: (
-                time_step * torque * _by_speed(time_step, *moved(state, action)[2:4])[:, :, None]
-            ),
-            reward_state=lambda state, action: state * [0.0, 0.0, -2 * cost] + [1.0, 0.0, 0.0],
+            transition_state=transition_state,
+            transition_action=transition_action,
+            reward_state=reward_state,
             reward_action=lambda state, action: -2 * cost * action,
         ),
     )
