@@ -25,7 +25,8 @@ class Ray:
 
     position: x, increasing from 0. reward: mean reward there, in [0, 1]. scale: mean of κ_G(p_q) weighted by
     p_q(1 − p_q), the advantage's factor there. mixed: share of groups that hold both outcomes. slope: ⟨∇J, d⟩, the
-    exact first-order gain of one update.
+    exact first-order gain of an update. penalty: β·KL(π‖π_start) there, None without a penalty; push, pull: the parts
+    of one update's ⟨E ĝ, d⟩ that come from the reward and (with its sign turned) from the penalty.
     """
 
     position: Float[ndarray, " K"]
@@ -33,6 +34,9 @@ class Ray:
     scale: Float[ndarray, " K"]
     mixed: Float[ndarray, " K"]
     slope: float
+    penalty: Float[ndarray, " K"] | None = None
+    push: float = 1.0
+    pull: float = 0.0
 
     def __post_init__(self) -> None:
         x = self.position
@@ -40,10 +44,13 @@ class Ray:
             raise ValueError(f"position is {x}; give two or more increasing numbers that start with 0")
         for name in ("reward", "mixed"):
             check_probability(getattr(self, name))
-        if {len(self.reward), len(self.scale), len(self.mixed)} != {len(x)}:
+        penalty = np.zeros(len(x)) if self.penalty is None else self.penalty
+        if {len(self.reward), len(self.scale), len(self.mixed), len(penalty)} != {len(x)}:
             raise ValueError("position, reward, scale and mixed differ in length; give one number of each per point")
-        if not np.isfinite(self.slope) or not np.all(np.isfinite(self.scale)):
+        if not np.isfinite([self.slope, self.push, self.pull, *self.scale, *penalty]).all():
             raise ValueError("slope or scale is not finite; the gradient at this checkpoint cannot be used")
+        if np.any(penalty < 0):
+            raise ValueError(f"penalty must not be negative, got {penalty.min():.3g}")
 
 
 def logit(reward: Float[ndarray, "..."]) -> Float[ndarray, "..."]:
@@ -79,29 +86,72 @@ def along(ray: Ray) -> Callable[[float], float]:
     return lambda x: float(expit(curve(np.clip(x, 0.0, ray.position[-1]))))
 
 
-def speed(ray: Ray, *, clip: float | None = None, norm2: float = 0.0, noise: float = 0.0) -> Callable[[float], float]:
-    """Speed of plain gradient ascent at x relative to the first update's expected one without clipping.
+def forces(ray: Ray) -> Callable[[float], tuple[float, float]]:
+    """Reward's and penalty's parts of ⟨E ĝ, d⟩ at x: push·κ(x)J'(x)/(κ(0)⟨∇J, d⟩), and β dKL/dx; exact at x = 0.
 
-    ρ(x) = κ(x)J'(x)/(κ(0)⟨∇J, d⟩), times min(1, c/√(ρ²‖μ‖² + noise·mixed(x)/mixed(0))) where the norm is clipped at c.
-
-    norm2: ‖μ‖² of the expected gradient; noise: trace of one update's covariance. Ledger: S26.ray.
+    KL is read off its square root, which is linear near the start. Ledger: S26.ray.
     """
     z = PchipInterpolator(ray.position, logit(ray.reward))
     slope, scale = z.derivative(), PchipInterpolator(ray.position, ray.scale)
-    mixed = PchipInterpolator(ray.position, ray.mixed)
+    start = ray.slope * float(ray.scale[0])
+    share = ray.push / start if start > 0 else 0.0
+    root = None if ray.penalty is None else PchipInterpolator(ray.position, np.sqrt(ray.penalty))
+    root_slope = None if root is None else root.derivative()
+
+    def parts(x: float) -> tuple[float, float]:
+        if x <= 0 or start <= 0:
+            return ray.push if ray.slope > 0 else 0.0, ray.pull
+        x = min(x, float(ray.position[-1]))
+        p = float(expit(z(x)))
+        reward = share * float(slope(x) * p * (1 - p) * scale(x))
+        return reward, 0.0 if root is None or root_slope is None else 2 * float(root(x) * root_slope(x))
+
+    return parts
+
+
+def speed(ray: Ray, *, clip: float | None = None, norm2: float = 0.0, noise: float = 0.0) -> Callable[[float], float]:
+    """Speed of plain gradient ascent at x relative to the first update's expected one without clipping.
+
+    ρ(x) = (κ(x)J'(x) − β KL'(x)) over the same at 0, times min(1, c/√(ρ²‖μ‖² + noise·mixed(x)/mixed(0))) where the
+    norm is clipped at c. Never backward without a penalty.
+
+    norm2: ‖μ‖² of the expected gradient; noise: trace of one update's covariance. Ledger: S26.ray.
+    """
+    parts, mixed = forces(ray), PchipInterpolator(ray.position, ray.mixed)
 
     def relative(x: float) -> float:
-        if x <= 0 or ray.slope <= 0 or ray.scale[0] <= 0:
-            ratio = float(ray.slope > 0)
-        else:
-            x = min(x, float(ray.position[-1]))
-            p = float(expit(z(x)))
-            ratio = max(float(slope(x) * p * (1 - p) * scale(x)) / (ray.slope * float(ray.scale[0])), 0.0)
+        (push, pull), (first_push, first_pull) = parts(x), parts(0.0)
+        first = first_push - first_pull
+        ratio = (push - pull) / first if first > 0 else 0.0
+        ratio = max(ratio, 0.0) if ray.penalty is None else ratio
         if clip is None:
             return ratio
+        x = min(max(x, 0.0), float(ray.position[-1]))
         start = max(float(ray.mixed[0]), EDGE)
-        length = np.sqrt(ratio**2 * norm2 + noise * max(float(mixed(max(x, 0.0))), 0.0) / start)
+        length = np.sqrt(ratio**2 * norm2 + noise * max(float(mixed(x)), 0.0) / start)
         return ratio * min(1.0, clip / max(float(length), EDGE))
+
+    return relative
+
+
+def damped(ray: Ray, response: Callable[[float], float] | None = None) -> Callable[[float], float]:
+    """Speed of Adam at x under a KL penalty: its mean step shrinks by what the penalty takes from the reward's push.
+
+    ρ(x) = ψ(φ(x)), φ = (1 − β KL'/κJ')(x) over the same at 0, kept in [−1, 1].
+
+    response: ψ, length of Adam's step where its mean gradient is φ times the present one; default φ itself, which is
+    so where noise outweighs the mean. Ledger: S26.ray.
+    """
+    parts = forces(ray)
+    push, pull = parts(0.0)
+    first = (push - pull) / push if push > 0 else 0.0
+
+    def relative(x: float) -> float:
+        up, down = parts(x)
+        if first <= 0:
+            return float(push - pull > 0)
+        left = float(np.clip((up - down) / max(up, EDGE * push) / first, -1.0, 1.0))
+        return left if response is None else response(left)
 
     return relative
 
@@ -111,7 +161,7 @@ def travel(
 ) -> Float[ndarray, " K"]:
     """Positions x after 0 … updates, from dx/dk = schedule(k)·relative(x) by the midpoint rule.
 
-    schedule: learning rate of each update over the first one's, default 1. Raises ValueError for a negative number of
+    schedule: learning rate of each update over the protocol's, default 1. Raises ValueError for a negative number of
     updates or a schedule of another length. Ledger: S26.ray.
     """
     if updates < 0:
@@ -164,7 +214,15 @@ def conformal_width(
 
 
 def optimizer_speed(
-    ray: Ray, optimizer: Optimizer, *, clip: float | None = None, norm2: float = 0.0, noise: float = 0.0
+    ray: Ray,
+    optimizer: Optimizer,
+    *,
+    clip: float | None = None,
+    norm2: float = 0.0,
+    noise: float = 0.0,
+    response: Callable[[float], float] | None = None,
 ) -> Callable[[float], float]:
-    """Relative speed of an optimiser along a ray: ``constant`` for adamw, ``speed`` for sgd."""
-    return constant if optimizer == "adamw" else speed(ray, clip=clip, norm2=norm2, noise=noise)
+    """Relative speed of an optimiser along a ray: ``speed`` for sgd, for adamw ``constant``, or ``damped`` by KL."""
+    if optimizer == "sgd":
+        return speed(ray, clip=clip, norm2=norm2, noise=noise)
+    return constant if ray.penalty is None else damped(ray, response)

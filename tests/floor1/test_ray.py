@@ -1,5 +1,6 @@
 """Travel along a ray: exact where the ray is the path, calibrated band, bad input."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +12,7 @@ from scipy.integrate import solve_ivp
 from tests.helpers import unchecked
 from vgrad_lab import ray
 from vgrad_lab.impact import grpo_scale
-from vgrad_lab.ray import Ray, adam_step, along, band, conformal_width, expit, logit, speed, travel
+from vgrad_lab.ray import Ray, adam_step, along, band, conformal_width, expit, logit, optimizer_speed, speed, travel
 
 GROUP = 8
 
@@ -57,6 +58,52 @@ def test_clipping_is_followed() -> None:
     assert free[-1] > found[-1] + 0.02
 
 
+def coin_kl(p: np.ndarray, p0: float) -> np.ndarray:
+    """KL of a coin from the coin it started as."""
+    return p * (logit(p) - logit(np.array(p0))) + np.log((1 - p) / (1 - p0))
+
+
+def penalised_coin(p0: float, *, rate: float, beta: float, reach: float) -> Ray:
+    """``coin_ray`` with the penalty β·KL; both parts of the first step are exact."""
+    r = coin_ray(p0, rate=rate, reach=reach)
+    push = r.slope * r.scale[0]
+    return dataclasses.replace(r, penalty=beta * coin_kl(r.reward, p0).clip(0), push=push)
+
+
+@pytest.mark.parametrize("beta", [0.05, 0.5, 5.0])
+@pytest.mark.parametrize("p0", [0.1, 0.6])
+def test_penalised_gradient_ascent_is_forecast_exactly(beta: float, p0: float) -> None:
+    """One parameter: θ' = rate·p(1−p)(κ(p) − β(θ − θ₀)), by many small steps."""
+    rate, updates = 0.5, 20
+    start = float(logit(np.array(p0)))
+
+    def drift(_time: float, z: np.ndarray) -> np.ndarray:
+        p = expit(z)
+        return rate * p * (1 - p) * (grpo_scale(p, GROUP) - beta * (z - start))
+
+    flow = solve_ivp(drift, (0, updates), [start], t_eval=np.arange(updates + 1), rtol=1e-8, atol=1e-10)
+    r = penalised_coin(p0, rate=rate, beta=beta, reach=4.0 * updates)
+    found = [along(r)(x) for x in travel(speed(r), updates)]
+    np.testing.assert_allclose(found, expit(flow.y[0]), atol=5e-3)
+
+
+def test_the_penalty_damps_adam_to_a_standstill() -> None:
+    """Adam stops where κJ' = β KL'; without a penalty its speed is 1."""
+    p0, beta = 0.3, 2.0
+    r = penalised_coin(p0, rate=0.5, beta=beta, reach=60.0)
+    end = along(r)(travel(optimizer_speed(r, "adamw"), 50)[-1])
+    rest = float(logit(np.array(end)) - logit(np.array(p0)))
+    assert rest == pytest.approx(float(grpo_scale(np.array([end]), GROUP)[0]) / beta, rel=0.02)
+    assert optimizer_speed(coin_ray(p0, rate=0.5, reach=9.0), "adamw") is ray.constant
+
+
+def test_a_pull_at_the_start_is_kept() -> None:
+    """A ray that begins away from the start: both speeds are 1 at x = 0, whatever the penalty pulls already."""
+    r = dataclasses.replace(penalised_coin(0.3, rate=0.5, beta=0.5, reach=20.0), pull=0.01)
+    assert speed(r)(0.0) == 1.0
+    assert ray.damped(r)(0.0) == 1.0
+
+
 def test_a_schedule_scales_the_steps() -> None:
     np.testing.assert_allclose(travel(ray.constant, 4, schedule=np.array([1.0, 0.5, 0.0, 2.0])), [0, 1, 1.5, 1.5, 3.5])
 
@@ -99,12 +146,23 @@ def test_band_of_its_calibration_set_covers_what_it_should() -> None:
         (
             lambda: unchecked(Ray.__post_init__)(
                 SimpleNamespace(
-                    position=np.array([0.0, 2.0]), reward=np.ones(2), scale=np.ones(3), mixed=np.ones(2), slope=1.0
+                    position=np.array([0.0, 2.0]),
+                    reward=np.ones(2),
+                    scale=np.ones(3),
+                    mixed=np.ones(2),
+                    slope=1.0,
+                    penalty=None,
+                    push=1.0,
+                    pull=0.0,
                 )
             ),
             "length",
         ),
         (lambda: Ray(np.array([0.0, 2.0]), np.ones(2), np.ones(2), np.ones(2), np.nan), "not finite"),
+        (
+            lambda: Ray(np.array([0.0, 2.0]), np.ones(2), np.ones(2), np.ones(2), 1.0, penalty=np.array([0.0, -1.0])),
+            "penalty must not be negative",
+        ),
         (lambda: unchecked(travel)(ray.constant, -1), "negative"),
         (lambda: unchecked(travel)(ray.constant, 2, schedule=np.ones(3)), "one per update"),
         (lambda: unchecked(adam_step)(np.ones(2), -np.ones(2)), "must not be negative"),

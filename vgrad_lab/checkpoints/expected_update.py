@@ -1,6 +1,6 @@
 """Expected GRPO update of a model, its noise, and the rewards along the ray that it points to."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy import ndarray
+from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
 from vgrad_lab.checkpoints.errors import UserError
-from vgrad_lab.checkpoints.grpo import GrpoSettings, grpo_loss
+from vgrad_lab.checkpoints.grpo import GrpoSettings, divergence, grpo_loss
 from vgrad_lab.checkpoints.probe import answer_logits, micro_batches, on_device
 from vgrad_lab.checkpoints.tasks import PromptBatch
 from vgrad_lab.impact import grpo_scale
@@ -20,6 +21,8 @@ from vgrad_lab.ray import Ray, optimizer_speed, travel
 
 Weights = list[Tensor]
 """One tensor per trained parameter."""
+ADAM_EPS = 1e-8
+"""Added to the root mean square in torch's AdamW."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Moments:
 
     ascent: E ĝ per parameter. variance: of one update's ĝ per parameter. slope, norm2: ⟨∇J, E ĝ⟩ and ‖E ĝ‖², free of
     the bias that a mean over few prompts has (products of different micro-batches only). noise: trace of the variance.
+    pull: β⟨∇KL, E ĝ⟩, free of it too.
     """
 
     ascent: Weights
@@ -63,63 +67,91 @@ class Moments:
     slope: float
     norm2: float
     noise: float
+    pull: float = 0.0
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What a forecast looks at: a model with its trained parameters, evaluation prompts, the protocol, the budget."""
+    """What a forecast looks at: a model with its trained parameters, evaluation prompts, the protocol, the budget.
+
+    updates: of the whole run. start: logits of the evaluation prompts at the checkpoint, for the KL penalty only.
+    """
 
     model: Any
     parameters: Weights
     evaluation: PromptBatch
     rl: GrpoSettings
     settings: ForecastSettings
+    updates: int
+    start: Tensor | None = None
 
 
 @contextmanager
-def kept(parameters: Weights) -> Iterator[None]:
-    """Put the weights back, bit for bit, and drop gradients at the end."""
+def kept(model: Any, parameters: Weights) -> Iterator[None]:
+    """Dropout off inside; at the end the weights are put back, bit for bit, and gradients dropped."""
     before = [p.detach().clone() for p in parameters]
+    training = [m for m in model.modules() if m.training]
     try:
+        model.eval()
         yield
     finally:
+        for module in training:
+            module.training = True
         with torch.no_grad():
             for p, old in zip(parameters, before, strict=True):
                 p.copy_(old)
                 p.grad = None
 
 
-def moments(s: Scene, batch: PromptBatch) -> Moments:
-    """∇J and E ĝ exactly over answers, and the noise of sampled updates: three backward passes over the prompts."""
-    model, parameters, rl, settings = s.model, s.parameters, s.rl, s.settings
-    generator = torch.Generator(device=model.device).manual_seed(settings.seed)
-    slices = [s for s in micro_batches(batch, settings.micro_batch) if s.stop <= len(batch.last)]
+def moments(s: Scene, batch: PromptBatch, start: Tensor | None = None) -> Moments:
+    """∇J and E ĝ exactly over answers, and the noise of sampled updates: three backward passes over the prompts.
+
+    start: logits of these prompts at the checkpoint, for the KL penalty, which takes a fourth.
+    """
+    model, rl, size = s.model, s.rl, s.settings.micro_batch
+    generator = torch.Generator(device=model.device).manual_seed(s.settings.seed)
+    slices = [rows for rows in micro_batches(batch, size) if rows.stop <= len(batch.last)]
     count = len(slices)
-    ascent, gain, mean, square = ([torch.zeros_like(p) for p in parameters] for _ in range(4))
-    own_slope = own_norm2 = 0.0
+    gain, ascent, back, mean, square = ([torch.zeros_like(p) for p in s.parameters] for _ in range(5))
+    own, success = np.zeros(3), []
     for rows in slices:
         tokens, last, target = on_device(model, batch, rows)
         logits = answer_logits(model, tokens, last)
         chosen = torch.softmax(logits.float(), -1)[torch.arange(len(target), device=target.device), target]
         scale = torch.as_tensor(factor(chosen, rl), dtype=chosen.dtype, device=chosen.device)
-        j, g, sampled = (
-            gradient(y, parameters)
-            for y in (chosen.mean(), (scale * chosen).mean(), -grpo_loss(logits, target, rl, generator))
-        )
-        own_slope, own_norm2 = own_slope + dot(j, g), own_norm2 + dot(g, g)
-        for total, part in ((gain, j), (ascent, g), (mean, sampled), (square, [x * x for x in sampled])):
+        success.append(chosen.detach().double().cpu().numpy())
+        kl = chosen.new_zeros(()) if start is None else rl.kl * divergence(logits, start[rows]).mean()
+        goals = [chosen.mean(), (scale * chosen).mean() - kl, -grpo_loss(logits, target, rl, generator) - kl]
+        j, g, sampled, *k = (gradient(y, s.parameters) for y in (goals if start is None else [*goals, kl]))
+        own += [dot(j, g), dot(g, g), dot(k[0], g) if k else 0.0]
+        parts = [(gain, j), (ascent, g), (mean, sampled), (square, [x * x for x in sampled]), *((back, x) for x in k)]
+        for total, part in parts:
             for y, x in zip(total, part, strict=True):
                 y.add_(x, alpha=1 / count)
-    share = settings.micro_batch / rl.prompts * count / (count - 1)
-    variance = [(y - x * x).clamp_min_(0).mul_(share) for y, x in zip(square, mean, strict=True)]
+    variance = [
+        (y - x * x).clamp_min_(0).mul_(size / rl.prompts * count / (count - 1))
+        for y, x in zip(square, mean, strict=True)
+    ]
+    both = np.array([dot(gain, ascent), dot(ascent, ascent), dot(back, ascent)])
+    slope, norm2, pull = (count**2 * both - own) / (count * (count - 1))
     noise = sum(float(v.sum()) for v in variance)
-    slope, norm2 = (
-        (count**2 * both - own) / (count * (count - 1))
-        for both, own in ((dot(gain, ascent), own_slope), (dot(ascent, ascent), own_norm2))
-    )
-    if not np.isfinite(norm2 + noise + slope):
+    if not np.isfinite([norm2, noise, slope, pull]).all():
         raise UserError("the gradient is not finite at this checkpoint; it cannot be forecast (nor trained)")
-    return Moments(ascent, variance, slope, max(norm2, 0.0), noise)
+    silent = 1 / heard(np.concatenate(success), rl, s.updates) - 1
+    variance = [torch.maximum(v, silent * a * a) for v, a in zip(variance, ascent, strict=True)]
+    return Moments(ascent, variance, float(slope), max(float(norm2), 0.0), noise, float(pull))
+
+
+def heard(success: Float[ndarray, " Q"], rl: GrpoSettings, updates: int) -> float:
+    """Bound on (E ĝ)²/E ĝ² where successes are rare: the chance A that an update has a group with both outcomes.
+
+    Cauchy-Schwarz: (E ĝ)² ≤ A·E ĝ², which a sampled variance without any success would miss; times A·updates where a
+    whole run is likely to see none.
+    """
+    n = rl.group_size
+    mixed = float(np.mean(1 - success**n - (1 - success) ** n))
+    alive = -np.expm1(rl.prompts * np.log1p(-min(mixed, 1 - 1e-12)))
+    return max(float(alive) * min(1.0, float(alive) * updates), 1e-12)
 
 
 def gradient(objective: Tensor, parameters: Weights) -> Weights:
@@ -150,7 +182,7 @@ def first_step(m: Moments, rl: GrpoSettings, memory: Weights | None, *, share: f
         square = [a * a + v for a, v in zip(m.ascent, m.variance, strict=True)]
         if memory is not None and share > 0:
             square = [share * old + (1 - share) * new for old, new in zip(memory, square, strict=True)]
-        step = [a / s.sqrt().clamp_min(1e-12) for a, s in zip(m.ascent, square, strict=True)]
+        step = [a / (s.sqrt() + ADAM_EPS) for a, s in zip(m.ascent, square, strict=True)]
     return step, square
 
 
@@ -167,32 +199,58 @@ def move(parameters: Weights, direction: Weights, length: float) -> None:
             p.add_(d, alpha=length)
 
 
-def successes(s: Scene) -> Float[ndarray, " Q"]:
-    """p(y*|q) of every evaluation prompt over the full vocabulary."""
-    parts = []
+def start_logits(model: Any, batch: PromptBatch, micro_batch: int) -> Float[Tensor, "Q V"]:
+    """Logits of every prompt at the present weights."""
+    with torch.no_grad():
+        parts = [answer_logits(model, *on_device(model, batch, rows)[:2]) for rows in micro_batches(batch, micro_batch)]
+    return torch.cat(parts)
+
+
+def look(s: Scene) -> tuple[Float[ndarray, " Q"], float]:
+    """p(y*|q) of every evaluation prompt over the full vocabulary, and β·KL from the start (0 without a penalty)."""
+    found, penalty = [], 0.0
     with torch.no_grad():
         for rows in micro_batches(s.evaluation, s.rl.micro_batch):
             tokens, last, target = on_device(s.model, s.evaluation, rows)
-            p = torch.softmax(answer_logits(s.model, tokens, last).double(), -1)
-            parts.append(p[torch.arange(len(target), device=p.device), target])
-    found = torch.cat(parts).cpu().numpy()
-    if not np.all(np.isfinite(found)):
+            logits = answer_logits(s.model, tokens, last)
+            p = torch.softmax(logits.double(), -1)
+            found.append(p[torch.arange(len(target), device=p.device), target].cpu().numpy())
+            if s.start is not None:
+                kl = divergence(logits, s.start[rows]).double().cpu().numpy()
+                penalty += s.rl.kl * float(s.evaluation.weight[rows] @ kl)
+    success = np.concatenate(found)
+    if not np.isfinite([*success, penalty]).all():
         raise UserError("the reward is not finite along the forecast; lower the learning rate or the number of updates")
-    return found.clip(0, 1)
+    return success.clip(0, 1), max(penalty, 0.0)
+
+
+def step_response(m: Moments, square: Weights) -> Callable[[float], float]:
+    """ψ(φ): first-order gain of Adam's step with φ times the mean gradient and the same noise, over that at φ = 1."""
+    grid = np.linspace(0, 1, 11)
+    gain = [
+        sum(
+            float((x * a * a / (s + (x * x - 1) * a * a).clamp_min(1e-30).sqrt()).sum())
+            for a, s in zip(m.ascent, square, strict=True)
+        )
+        for x in grid
+    ]
+    curve = PchipInterpolator(grid, np.array(gain) / max(gain[-1], 1e-30))
+    return lambda x: float(np.sign(x) * curve(abs(x)))
 
 
 def explore(
-    s: Scene, m: Moments, direction: Weights, rate: Float[ndarray, " N"]
+    s: Scene, m: Moments, direction: Weights, square: Weights, rate: Float[ndarray, " N"]
 ) -> tuple[Ray, Float[ndarray, " K"], int]:
     """A ray long enough for the updates that are left, the positions after each, and how often it was looked at."""
     reach = max(float(rate.sum()), 1.0) * (1.0 if s.rl.optimizer == "adamw" else 1.5)
+    response = step_response(m, square) if s.start is not None else None
+    clip, norm2, noise = s.rl.clip, m.norm2, m.noise
     looks = 0
     for _ in range(4):
         ray = follow(s, m, direction, reach)
         looks += len(ray.position)
-        x = travel(
-            optimizer_speed(ray, s.rl.optimizer, clip=s.rl.clip, norm2=m.norm2, noise=m.noise), len(rate), schedule=rate
-        )
+        relative = optimizer_speed(ray, s.rl.optimizer, clip=clip, norm2=norm2, noise=noise, response=response)
+        x = travel(relative, len(rate), schedule=rate)
         if x[-1] <= ray.position[-1]:
             break
         reach *= 4
@@ -204,18 +262,20 @@ def follow(s: Scene, m: Moments, direction: Weights, reach: float) -> Ray:
     rl, w, n = s.rl, s.evaluation.weight, s.rl.group_size
     stretch = dot(m.ascent, direction) / max(m.norm2, 1e-30) if rl.optimizer == "adamw" else 1.0
     slope, at, rows = rl.learning_rate * m.slope * stretch, 0.0, []
-    p = successes(s)
+    p, penalty = look(s)
     rise = abs(slope) / max(float(w @ p) * (1 - float(w @ p)), 1e-12)
     first = min(max(0.4 / max(rise, 1e-12), reach / 64), reach / s.settings.points)
     position = [0.0, *np.geomspace(first, reach, s.settings.points)] if s.settings.points > 1 else [0.0, reach]
     for x in position:
         move(s.parameters, direction, rl.learning_rate * (x - at))
         at = x
-        p = successes(s) if x > 0 else p
+        p, penalty = look(s) if x > 0 else (p, penalty)
         spread = p * (1 - p)
         kappa = grpo_scale(p, n, baseline=rl.baseline, ddof=rl.ddof, eps=rl.eps)
         scale = float(w @ (kappa * spread)) / max(float(w @ spread), 1e-300)
-        rows.append((float(w @ p), scale, float(w @ (1 - p**n - (1 - p) ** n))))
+        rows.append((float(w @ p), scale, float(w @ (1 - p**n - (1 - p) ** n)), penalty))
     move(s.parameters, direction, -rl.learning_rate * at)
-    reward, scales, mixed = np.array(rows).clip(0, None).T
-    return Ray(np.array(position), reward.clip(0, 1), scales, mixed.clip(0, 1), slope)
+    reward, scales, mixed, penalties = np.array(rows).clip(0, None).T
+    unit = rl.learning_rate * stretch
+    push, pull, kl = (1.0, 0.0, None) if s.start is None else (unit * (m.norm2 + m.pull), unit * m.pull, penalties)
+    return Ray(np.array(position), reward.clip(0, 1), scales, mixed.clip(0, 1), slope, kl, push, pull)

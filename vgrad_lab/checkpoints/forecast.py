@@ -5,12 +5,15 @@ by forward passes on other prompts. Travel along the ray gives the curve; after 
 where the ray has led. The weights are put back exactly. Theory: ``vgrad_lab.ray``, ledger S26.ray.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from numpy import ndarray
 
+from vgrad_lab.checkpoints.errors import UserError
 from vgrad_lab.checkpoints.expected_update import (
     ForecastSettings,
     Scene,
@@ -18,12 +21,13 @@ from vgrad_lab.checkpoints.expected_update import (
     explore,
     first_step,
     kept,
+    look,
     moments,
     move,
     noise_factor,
-    successes,
+    start_logits,
 )
-from vgrad_lab.checkpoints.grpo import GrpoSettings
+from vgrad_lab.checkpoints.grpo import GrpoSettings, learning_rates
 from vgrad_lab.checkpoints.loading import Checkpoint
 from vgrad_lab.checkpoints.probe import evaluation_prompts
 from vgrad_lab.checkpoints.tasks import LabelCopy, PromptBatch, draw_prompts, encode_prompts
@@ -50,6 +54,21 @@ class Forecast:
     backward: int
 
 
+@dataclass(frozen=True)
+class ForecastPlan:
+    """A protocol to forecast and what may be spent on it; ``plan_of`` makes one with the band's width filled in."""
+
+    rl: GrpoSettings
+    settings: ForecastSettings
+
+
+def plan_of(rl: GrpoSettings, settings: ForecastSettings | None = None) -> ForecastPlan:
+    """Plan whose settings name the width of the band, so that a record says with which it was made."""
+    settings = ForecastSettings() if settings is None else settings
+    width = WIDTH[rl.optimizer] if settings.width is None else settings.width
+    return ForecastPlan(rl, replace(settings, width=width))
+
+
 def forecast(
     checkpoint: Checkpoint,
     task: LabelCopy,
@@ -61,29 +80,31 @@ def forecast(
 ) -> Forecast:
     """Mean reward after 0 … updates of a GRPO protocol, from the checkpoint alone.
 
-    rl: the protocol (optimiser, rate, group, baseline, clip). updates: default the protocol's last budget. schedule:
-    learning rate of each update over the first one's. The model is changed while this runs and restored exactly.
-    Raises UserError for a checkpoint whose gradient or reward is not finite. Ledger: S26.ray.
+    rl: the protocol (optimiser, rate and its schedule, group, baseline, clip, KL penalty). updates: default the
+    protocol's last budget. schedule: learning rate of each update over the protocol's, instead of the protocol's own.
+    The model is changed while this runs and restored exactly. Raises UserError for a checkpoint that cannot be trained
+    (gradient or reward not finite, nothing to train, half precision), ValueError for a wrong number of updates.
+    Ledger: S26.ray.
     """
     settings = ForecastSettings() if settings is None else settings
-    total = rl.budgets[-1] if updates is None else updates
-    rate = np.ones(total) if schedule is None else np.asarray(schedule, dtype=float)
-    s = Scene(
-        checkpoint.model,
-        [p for p in checkpoint.model.parameters() if p.requires_grad],
-        evaluation_prompts(checkpoint, task, settings.evaluation_prompts),
-        rl,
-        settings,
-    )
+    rate = rates(rl, updates) if schedule is None else np.asarray(schedule, dtype=float)
+    total = len(rate) if updates is None else updates
+    if rate.shape != (total,) or not np.all(np.isfinite(rate) & (rate >= 0)):
+        raise ValueError(f"schedule has shape {rate.shape}; give {total} non-negative numbers, one per update")
+    model, parameters = checkpoint.model, trained(checkpoint.model)
     turns: list[int] = []
     factors: list[float] = []
-    curve, forward = [float(s.evaluation.weight @ successes(s))], 1
     memory: Weights | None = None
-    with kept(s.parameters):
+    with kept(model, parameters):
+        evaluation = evaluation_prompts(checkpoint, task, settings.evaluation_prompts)
+        batches = [fresh_prompts(checkpoint, task, settings, i) for i in range(settings.passes)]
+        first, *starts = (start_logits(model, b, rl.micro_batch) if rl.kl > 0 else None for b in (evaluation, *batches))
+        s = Scene(model, parameters, evaluation, rl, settings, total, first)
+        curve, forward = [float(evaluation.weight @ look(s)[0])], 1 + (rl.kl > 0)
         while (done := len(curve) - 1) < total and len(turns) < settings.passes:
-            m = moments(s, fresh_prompts(checkpoint, task, settings, len(turns)))
+            m = moments(s, batches[len(turns)], starts[len(turns)])
             direction, memory = first_step(m, rl, memory, share=done / total)
-            ray, x, looks = explore(s, m, direction, rate[done:])
+            ray, x, looks = explore(s, m, direction, memory, rate[done:])
             stop = turn_at(ray, x, settings, total=total, done=done, turns=len(turns))
             curve += continued(curve[-1], ray, x[1 : stop + 1])
             move(s.parameters, direction, rl.learning_rate * x[stop])
@@ -91,15 +112,59 @@ def forecast(
             factors.append(noise_factor(m, direction) if rl.optimizer == "adamw" else 1.0)
             forward += looks
     width = WIDTH[rl.optimizer] if settings.width is None else settings.width
-    drawn = len(turns) * settings.prompts
+    drawn = len(turns) * (settings.prompts // settings.micro_batch) * settings.micro_batch
+    copies = settings.passes * settings.prompts if rl.kl > 0 else 0
     return Forecast(
         np.array(curve),
         *band(np.array(curve), width=width),
         turns=tuple(turns),
         noise_factor=tuple(factors),
-        forward=forward * len(s.evaluation.last) + drawn,
-        backward=3 * drawn,
+        forward=forward * len(evaluation.last) + drawn + copies,
+        backward=(4 if rl.kl > 0 else 3) * drawn,
     )
+
+
+def forecast_result(checkpoint: Checkpoint, task: LabelCopy, plan: ForecastPlan) -> dict[str, Any]:
+    """Plain numbers of a forecast for a record: the curve with its band at every update, its parts and its cost.
+
+    gain_mean: mean over the budgets of R_after − R_before, as ``train`` has it. Raises as ``forecast`` does.
+    """
+    f, rl = forecast(checkpoint, task, plan.rl, plan.settings), plan.rl
+    updates = rl.budgets[-1] * rl.prompts
+    return {
+        "optimizer": rl.optimizer,
+        "learning_rate": rl.learning_rate,
+        "budgets": list(rl.budgets),
+        "reward": f.reward.tolist(),
+        "lower": f.lower.tolist(),
+        "upper": f.upper.tolist(),
+        "gain_mean": float(np.mean(f.reward[list(rl.budgets)] - f.reward[0])),
+        "turns": list(f.turns),
+        "noise_factor": list(f.noise_factor),
+        "prompts": {"forward": f.forward, "backward": f.backward, "rl_forward": updates, "rl_backward": updates},
+    }
+
+
+def rates(rl: GrpoSettings, updates: int | None) -> Float[ndarray, " N"]:
+    """Learning rate of each update over the protocol's; a schedule that decays ends with the protocol's last budget."""
+    last = rl.budgets[-1]
+    if updates is None or 0 <= updates <= last:
+        return learning_rates(rl)[:updates]
+    if updates < 0 or rl.schedule != "constant":
+        raise ValueError(f"updates is {updates}; give 0 to {last}, the protocol's last budget, where its schedule ends")
+    return learning_rates(replace(rl, budgets=(updates,)))
+
+
+def trained(model: Any) -> Weights:
+    """Parameters that RL would change. Raises UserError where there are none, or in half precision."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters:
+        raise UserError(
+            "the model has no parameter that requires a gradient, so RL would change nothing; unfreeze some"
+        )
+    if small := {str(p.dtype) for p in parameters if p.dtype not in (torch.float32, torch.float64)}:
+        raise UserError(f"weights in {', '.join(sorted(small))} lose steps of a learning rate; load them in float32")
+    return parameters
 
 
 def fresh_prompts(checkpoint: Checkpoint, task: LabelCopy, settings: ForecastSettings, index: int) -> PromptBatch:

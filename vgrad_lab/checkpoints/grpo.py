@@ -1,15 +1,19 @@
 """GRPO on the one-token task: sample, advantage, one on-policy step; rewards recorded at several budgets of one run.
 
-Departures from library trainers: no reference model, no KL, no ratio (one step per batch is on-policy), one prefill
-shared by the group, logits at the answer position only. Sampling is from the FULL vocabulary.
+Departures from library trainers: no ratio (one step per batch is on-policy), one prefill shared by the group, logits at
+the answer position only; the KL penalty, off by default, is exact over the vocabulary. Sampling is from the FULL
+vocabulary.
 """
 
+import copy
 import math
-from dataclasses import dataclass
-from typing import Any, cast
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from numpy import ndarray
 from torch import Tensor
 
 from vgrad_lab.advantage import Baseline, from_group
@@ -23,11 +27,19 @@ DEFAULTS: dict[str, tuple[float, float | None]] = {"adamw": (1e-4, 1.0), "sgd": 
 """Learning rate (one that spreads the gains of the embedded ladder) and gradient-norm clip of each optimiser.
 
 SGD is not clipped: clipping at 1 makes it a normalised step, which the forecast does not model (docs/log.md)."""
+Schedule = Literal["constant", "linear", "cosine"]
+"""Shape of the learning rate after the warm-up."""
+LATER: dict[str, Any] = {"schedule": "constant", "warmup": 0, "kl": 0.0}
+"""Settings that came after the first records, with the values at which ``facts`` leaves them out."""
 
 
 @dataclass(frozen=True)
 class GrpoSettings:
-    """One GRPO protocol; ``budgets`` are update counts, all prefixes of one run at a constant learning rate."""
+    """One GRPO protocol; ``budgets`` are update counts, all prefixes of one run.
+
+    schedule: of the learning rate over the last budget's updates, after ``warmup`` updates that rise linearly from 0.
+    kl: β of the penalty β·KL(π‖π_start) at the answer position, in reward per nat.
+    """
 
     optimizer: Optimizer = "adamw"
     learning_rate: float = 1e-4
@@ -40,6 +52,9 @@ class GrpoSettings:
     clip: float | None = 1.0
     evaluation_prompts: int = 256
     micro_batch: int = 64
+    schedule: Schedule = "constant"
+    warmup: int = 0
+    kl: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.budgets or list(self.budgets) != sorted(set(self.budgets)) or self.budgets[0] < 1:
@@ -53,6 +68,12 @@ class GrpoSettings:
             raise UserError(f"learning_rate is {self.learning_rate}; give a positive number")
         if self.clip is not None and not self.clip > 0:
             raise UserError(f"clip is {self.clip}; give a positive gradient norm, or none")
+        if self.schedule not in get_args(Schedule):
+            raise UserError(f"schedule is {self.schedule!r}; choose one of {', '.join(get_args(Schedule))}")
+        if not 0 <= self.warmup < self.budgets[-1]:
+            raise UserError(f"warmup is {self.warmup}; give a number of updates below the last budget")
+        if not (math.isfinite(self.kl) and self.kl >= 0):
+            raise UserError(f"kl is {self.kl}; give a number that is not negative")
 
 
 def default_settings(optimizer: str) -> GrpoSettings:
@@ -64,6 +85,25 @@ def default_settings(optimizer: str) -> GrpoSettings:
         raise UserError(f"optimizer is {optimizer!r}; choose one of {', '.join(DEFAULTS)}")
     rate, clip = DEFAULTS[optimizer]
     return GrpoSettings(optimizer=cast(Optimizer, optimizer), learning_rate=rate, clip=clip)
+
+
+def facts(settings: GrpoSettings) -> dict[str, Any]:
+    """Settings as a record holds them: what came later is left out at its default, so that old hashes stay valid."""
+    return {k: v for k, v in asdict(settings).items() if k not in LATER or v != LATER[k]}
+
+
+def learning_rates(settings: GrpoSettings) -> Float[ndarray, " N"]:
+    """Learning rate of every update up to the last budget over ``learning_rate``, as in transformers' schedulers."""
+    total, warm = settings.budgets[-1], settings.warmup
+    update = np.arange(total)
+    done = (update - warm) / (total - warm)
+    if settings.schedule == "linear":
+        rate = 1 - done
+    elif settings.schedule == "cosine":
+        rate = 0.5 * (1 + np.cos(np.pi * done))
+    else:
+        rate = np.ones(total)
+    return np.where(update < warm, update / max(warm, 1), rate)
 
 
 def make_optimizer(model: Any, settings: GrpoSettings) -> torch.optim.Optimizer:
@@ -83,6 +123,12 @@ def grpo_loss(logits: Tensor, target: Tensor, settings: GrpoSettings, generator:
     advantage = from_group(reward, settings.baseline, ddof=settings.ddof, eps=settings.eps)
     weight = torch.from_numpy(advantage).to(logp)
     return -(weight * logp.gather(1, action)).mean()
+
+
+def divergence(logits: Tensor, start: Tensor) -> Float[Tensor, " Q"]:
+    """KL(π‖π_start) of each prompt in nats, exact over the vocabulary."""
+    logp = torch.log_softmax(logits.float(), -1)
+    return (logp.exp() * (logp - torch.log_softmax(start.float(), -1))).sum(-1)
 
 
 def evaluate(model: Any, batch: PromptBatch, micro_batch: int) -> dict[str, float]:
@@ -106,10 +152,13 @@ def train(checkpoint: Checkpoint, task: LabelCopy, settings: GrpoSettings, *, se
     drawn = draw_prompts(task, total * settings.prompts, rng=np.random.default_rng([seed, 1]))
     batch = encode_prompts(task, checkpoint.tokenizer, drawn)
     generator = torch.Generator(device=model.device).manual_seed(seed)
-    optimizer = make_optimizer(model, settings)
+    optimizer, rates = make_optimizer(model, settings), learning_rates(settings)
+    reference = copy.deepcopy(model) if settings.kl > 0 else None
     curve = {0: evaluate(model, evaluation, settings.micro_batch)}
     for update in range(1, total + 1):
-        step(model, optimizer, batch, update - 1, settings, generator)
+        for group in optimizer.param_groups:
+            group["lr"] = float(settings.learning_rate * rates[update - 1])
+        step(model, optimizer, batch, update - 1, settings, generator, reference=reference)
         if update in settings.budgets:
             curve[update] = evaluate(model, evaluation, settings.micro_batch)
             if not np.isfinite(curve[update]["reward"]):
@@ -136,14 +185,24 @@ def step(
     index: int,
     settings: GrpoSettings,
     generator: torch.Generator,
+    *,
+    reference: Any = None,
 ) -> None:
-    """One update on the index-th block of prompts: forward, sample, backward, clip, step."""
+    """One update on the index-th block of prompts: forward, sample, backward, clip, step.
+
+    reference: the starting model, which the KL penalty needs where ``settings.kl`` is above 0.
+    """
     rows = slice(index * settings.prompts, (index + 1) * settings.prompts)
     tokens, last, target = on_device(model, batch, rows)
     logits = answer_logits(model, tokens, last)
     norm = logits.new_tensor(float("nan"))
     if bool(torch.isfinite(logits).all()):
-        grpo_loss(logits, target, settings, generator).backward()  # type: ignore[no-untyped-call]
+        loss = grpo_loss(logits, target, settings, generator)
+        if settings.kl > 0:
+            with torch.no_grad():
+                start = answer_logits(reference, tokens, last)
+            loss = loss + settings.kl * divergence(logits, start).mean()
+        loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip or math.inf)
     if not bool(torch.isfinite(norm)):
         raise UserError(f"logits or gradient are not finite at update {index + 1}; lower the learning rate")

@@ -17,7 +17,8 @@ from typing import Any, Literal
 from tqdm.auto import tqdm
 
 from vgrad_lab.checkpoints.errors import UserError
-from vgrad_lab.checkpoints.grpo import GrpoSettings, train
+from vgrad_lab.checkpoints.forecast import ForecastPlan, forecast_result
+from vgrad_lab.checkpoints.grpo import GrpoSettings, facts, train
 from vgrad_lab.checkpoints.ladders import Rung
 from vgrad_lab.checkpoints.loading import content_identity, load_checkpoint
 from vgrad_lab.checkpoints.probe import MeasureSettings, measure
@@ -27,7 +28,8 @@ from vgrad_lab.provenance import versions
 
 PROTOCOL_VERSION = 1
 """Raise it whenever the same settings would mean different work: old records then stay apart."""
-Stage = Literal["measure", "rl"]
+Stage = Literal["measure", "rl", "forecast"]
+Settings = MeasureSettings | GrpoSettings | ForecastPlan
 
 
 @dataclass(frozen=True)
@@ -38,19 +40,28 @@ class Unit:
     rung: Rung
     sha256: str
     task: LabelCopy
-    settings: MeasureSettings | GrpoSettings
+    settings: Settings
     seed: int
 
     @property
     def protocol(self) -> str:
         """Hash of the stage, its settings and the protocol version."""
-        return digest([self.stage, asdict(self.settings), PROTOCOL_VERSION])
+        return digest([self.stage, recorded(self.settings), PROTOCOL_VERSION])
 
     @property
     def id(self) -> str:
         """Readable id that ends in a hash of everything the result depends on."""
         key = digest([self.sha256, task_identity(self.task), self.protocol, self.seed])
         return f"{self.rung.name}-{self.stage}-s{self.seed}-{key}"
+
+
+def recorded(settings: Settings) -> dict[str, Any]:
+    """Settings as a record holds them and as its hash takes them."""
+    if isinstance(settings, GrpoSettings):
+        return facts(settings)
+    if isinstance(settings, ForecastPlan):
+        return {**facts(settings.rl), "forecast": asdict(settings.settings)}
+    return asdict(settings)
 
 
 def make_units(
@@ -60,14 +71,15 @@ def make_units(
     measures: MeasureSettings | None = None,
     rl: Iterable[GrpoSettings] = (),
     seeds: Iterable[int] = (0,),
+    forecasts: Iterable[ForecastPlan] = (),
 ) -> list[Unit]:
-    """Units of a sweep in the order of the ladder: measuring once, RL once per setting and seed.
+    """Units of a sweep in the order of the ladder: measuring once, RL once per setting and seed, forecasts once each.
 
     Raises UserError when two rungs hold identical weights (a ladder that lies).
     """
     units: list[Unit] = []
     seen: dict[str, str] = {}
-    rl, seeds = tuple(rl), tuple(seeds)
+    rl, seeds, forecasts = tuple(rl), tuple(seeds), tuple(forecasts)
     for rung in rungs:
         sha = content_identity(rung.path)
         if sha in seen:
@@ -79,6 +91,7 @@ def make_units(
         if measures is not None:
             units.append(Unit("measure", rung, sha, task, measures, 0))
         units += [Unit("rl", rung, sha, task, settings, seed) for settings in rl for seed in seeds]
+        units += [Unit("forecast", rung, sha, task, plan, plan.settings.seed) for plan in forecasts]
     return units
 
 
@@ -99,7 +112,7 @@ def _record(unit: Unit) -> dict[str, Any]:
         "task": f"label-copy-{task_identity(unit.task)[:8]}",
         "protocol": unit.protocol,
         "seed": unit.seed,
-        "settings": asdict(unit.settings),
+        "settings": recorded(unit.settings),
         "versions": versions(),
         "device": "cpu",
         "result": None,
@@ -113,6 +126,8 @@ def run_unit(unit: Unit) -> dict[str, Any]:
         checkpoint = load_checkpoint(unit.rung.path)
         if isinstance(unit.settings, MeasureSettings):
             result = measure(checkpoint, unit.task, unit.settings, seed=unit.seed)
+        elif isinstance(unit.settings, ForecastPlan):
+            result = forecast_result(checkpoint, unit.task, unit.settings)
         else:
             result = train(checkpoint, unit.task, unit.settings, seed=unit.seed)
         digest(result)  # refuses NaN and infinity before anything is published

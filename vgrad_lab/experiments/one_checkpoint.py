@@ -1,10 +1,13 @@
-"""Measure, or run GRPO from, one checkpoint or every rung of a ladder: `vgrad measure` and `vgrad rl`."""
+"""Measure, forecast, or run GRPO from, one checkpoint or every rung of a ladder."""
 
 from pathlib import Path
 from typing import Any
 
+from tqdm.auto import tqdm
+
 from vgrad_lab.checkpoints.atomic import require_writable
 from vgrad_lab.checkpoints.errors import UserError
+from vgrad_lab.checkpoints.forecast import ForecastPlan
 from vgrad_lab.checkpoints.grpo import GrpoSettings
 from vgrad_lab.checkpoints.ladders import RUNG_NAME, Rung, is_checkpoint, list_rungs
 from vgrad_lab.checkpoints.probe import MeasureSettings
@@ -27,17 +30,27 @@ def run(
     measures: MeasureSettings | None = None,
     rl: GrpoSettings | None = None,
     seeds: tuple[int, ...] = (0,),
+    forecast: ForecastPlan | None = None,
     out: Path | None = None,
+    progress: bool = False,
 ) -> list[dict[str, Any]]:
     """Records of the units; with ``out`` they are published there as they come, and finished ones are not repeated.
 
     Raises UserError when there is nothing that could be loaded: for a single checkpoint its own error is the error.
     """
-    units = make_units(rungs_of(path), LabelCopy(), measures=measures, rl=() if rl is None else (rl,), seeds=seeds)
+    units = make_units(
+        rungs_of(path),
+        LabelCopy(),
+        measures=measures,
+        rl=() if rl is None else (rl,),
+        seeds=seeds,
+        forecasts=() if forecast is None else (forecast,),
+    )
     if out is not None:
         require_writable(out)
     known = read_records(out) if out is not None else {}
-    records = [_one(unit, known.get(unit.id), out) for unit in units]
+    bar = tqdm(units, unit="unit", disable=None if progress else True)
+    records = [_one(unit, known.get(unit.id), out) for unit in bar]
     if out is not None:
         export(out)
     if len(units) == 1 and records[0]["status"] != "done":
