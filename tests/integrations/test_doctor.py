@@ -193,6 +193,9 @@ def test_values_of_the_wrong_kind_are_not_numbers(tmp_path: Path) -> None:
 def test_the_command(tmp_path: Path) -> None:
     good, bad = write(tmp_path / "good", healthy()), healthy()
     change(bad, "grad_norm", [5.0] * 100)
+    run = vgrad("doctor", "--help")
+    assert run.returncode == 0
+    assert "vgrad doctor out/grpo" in run.stdout.split("Example", 1)[1]
     run = vgrad("doctor", good)
     assert run.returncode == 0, run.stderr
     assert "healthy" in run.stdout

@@ -149,7 +149,7 @@ def check_vanishing_credit(log: Log) -> Finding | None:
 
 def check_step_size(log: Log) -> Finding | None:
     """A step below the gradient-gap threshold raises the log-odds of success; a lasting fall shows one above it."""
-    name, (step, value) = outcome(log, least=15)
+    name, (step, value) = outcome(log, least=20)
     width, noise = _stretch(len(value)), _noise(value)
     mean = np.convolve(value, np.full(width, 1 / width), mode="valid")
     best, last = int(mean[: len(mean) - width + 1].argmax()), float(mean[-1])

@@ -21,7 +21,8 @@ def owner(state: Any) -> Any:
     from transformers import Trainer
 
     for candidate in gc.get_objects():
-        if isinstance(candidate, Trainer) and candidate.__dict__.get("state") is state:
+        # not isinstance, which asks an object for its class and so wakes lazy modules and dead proxies
+        if issubclass(type(candidate), Trainer) and candidate.__dict__.get("state") is state:
             return candidate
     raise RuntimeError("no transformers Trainer holds this state; call VGradCallback().attach(trainer)")
 

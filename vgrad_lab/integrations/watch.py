@@ -73,7 +73,7 @@ def clear(seen: Watch) -> None:
 
 def _follow(seen: Watch, layer: int, state: Any, failed: Callable[[Exception], None]) -> None:
     """Keep the norm of ∂L/∂state when it is known; a layer that is run again by checkpointing writes the same twice."""
-    if not (seen.armed and torch.is_grad_enabled() and isinstance(state, Tensor) and state.requires_grad):
+    if not (seen.armed and isinstance(state, Tensor) and state.requires_grad):
         return
 
     def keep(gradient: Tensor) -> None:

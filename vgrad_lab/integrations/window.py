@@ -111,7 +111,7 @@ def add_micro_batch(window: Window, seen: Watch, batch: MicroBatch) -> None:
     if seen.norms:
         window.answers += len(batch.scale)
     if seen.state is not None and batch.rows is not None and seen.norms:
-        window.states.append((batch.rows, seen.state[:, batch.prompt - 1]))
+        window.states.append((batch.rows, seen.state[:, batch.prompt - 1].clone()))
 
 
 def describe_costates(window: Window, layers: int) -> dict[str, Any]:
