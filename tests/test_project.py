@@ -27,6 +27,13 @@ def tool(name: str) -> ModuleType:
     return module
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "results").glob("*.json*")), ids=lambda p: p.name)
+def test_results_are_strict_json(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for part in text.splitlines() if path.suffix == ".jsonl" else [text]:
+        json.loads(part, parse_constant=lambda name: pytest.fail(f"{path.name} holds {name}"))
+
+
 def tracked() -> list[Path]:
     """Files that git tracks; all files outside a checkout."""
     out = subprocess.run(["git", "ls-files"], capture_output=True, text=True, cwd=ROOT)
