@@ -1,4 +1,4 @@
-"""Regenerate what is generated: docs/ledger.md, docs/notation.md, docs/credit.md, the blocks of README, the notebooks.
+"""Regenerate what is generated: ledger.md, notation.md, credit.md and forecast.md in docs/, README's blocks, notebooks.
 
 python tools/docs.py [--no-notebooks | TUTORIAL ...]    (tutorials by name, 00_one_step; all of them by default)
 """
@@ -112,6 +112,18 @@ def credit_page() -> str:
     )
 
 
+def forecast_page() -> str:
+    """docs/forecast.md, from the committed results of the forecast's study; what is not there is said to be missing."""
+    from vgrad_lab.experiments import forecast_page as study
+
+    def read(name: str) -> dict[str, Any] | None:
+        path = ROOT / "docs" / "results" / f"{name}.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+    parts = {part: read(f"forecast-{part}") for part in ("control", "cost", "calibration")}
+    return study.page(read("forecast"), **parts)
+
+
 def sources() -> list[Path]:
     """The tutorials' sources; files that start with an underscore are what they share."""
     return sorted((ROOT / "tutorials").glob("[0-9]*.py"))
@@ -158,6 +170,7 @@ def main() -> None:
     (ROOT / "docs" / "ledger.md").write_text(page(LEDGER, proofs=proofs), encoding="utf-8")
     (ROOT / "docs" / "notation.md").write_text(notation.page(), encoding="utf-8")
     (ROOT / "docs" / "credit.md").write_text(credit_page(), encoding="utf-8")
+    (ROOT / "docs" / "forecast.md").write_text(forecast_page(), encoding="utf-8")
     path = ROOT / "README.md"
     path.write_text(readme(path.read_text(encoding="utf-8")), encoding="utf-8")
     if "--no-notebooks" not in sys.argv[1:]:
