@@ -9,6 +9,7 @@ import typer
 
 from vgrad_lab import __version__
 from vgrad_lab.checkpoints.errors import UserError
+from vgrad_lab.experiments import forecast_command
 
 INTERRUPTED = 130
 
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 ladder = typer.Typer(name="ladder", help="Make a ladder of pretraining checkpoints.", no_args_is_help=True)
 app.add_typer(ladder)
+app.command()(forecast_command.forecast)
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout and nothing else there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]

@@ -176,8 +176,8 @@ def fresh_prompts(checkpoint: Checkpoint, task: LabelCopy, settings: ForecastSet
 def continued(last: float, ray: Ray, positions: Float[ndarray, " K"]) -> list[float]:
     """Rewards at the positions, their logit shifted so that the curve goes on from its last value."""
     reward = along(ray)
-    shift = logit(np.array(last)) - logit(np.array(reward(0.0)))
-    return [float(expit(logit(np.array(reward(x))) + shift)) for x in positions]
+    level = logit(np.array([reward(x) for x in (0.0, *positions)]))
+    return [float(r) for r in expit(level[1:] - level[0] + logit(np.array(last)))]
 
 
 def turn_at(ray: Ray, x: Float[ndarray, " K"], settings: ForecastSettings, *, total: int, done: int, turns: int) -> int:
@@ -185,7 +185,7 @@ def turn_at(ray: Ray, x: Float[ndarray, " K"], settings: ForecastSettings, *, to
     if turns + 1 == settings.passes:
         return len(x) - 1
     reward = along(ray)
-    level = np.array([float(logit(np.array(reward(v)))) for v in x])
+    level = logit(np.array([reward(v) for v in x]))
     far = np.flatnonzero(np.abs(level - level[0]) >= settings.turn)
     share = -(-total * (turns + 1) // settings.passes) - done
     return max(1, min(int(far[0]) if len(far) else len(x) - 1, share, len(x) - 1))

@@ -68,8 +68,7 @@ class GrpoSettings:
             raise UserError(f"learning_rate is {self.learning_rate}; give a positive number")
         if self.clip is not None and not self.clip > 0:
             raise UserError(f"clip is {self.clip}; give a positive gradient norm, or none")
-        if self.schedule not in get_args(Schedule):
-            raise UserError(f"schedule is {self.schedule!r}; choose one of {', '.join(get_args(Schedule))}")
+        known_schedule(self.schedule)
         if not 0 <= self.warmup < self.budgets[-1]:
             raise UserError(f"warmup is {self.warmup}; give a number of updates below the last budget")
         if not (math.isfinite(self.kl) and self.kl >= 0):
@@ -85,6 +84,20 @@ def default_settings(optimizer: str) -> GrpoSettings:
         raise UserError(f"optimizer is {optimizer!r}; choose one of {', '.join(DEFAULTS)}")
     rate, clip = DEFAULTS[optimizer]
     return GrpoSettings(optimizer=cast(Optimizer, optimizer), learning_rate=rate, clip=clip)
+
+
+def known_baseline(name: str) -> Baseline:
+    """The name, if a baseline has it. Raises UserError otherwise."""
+    if name not in get_args(Baseline):
+        raise UserError(f"baseline is {name!r}; choose one of {', '.join(get_args(Baseline))}")
+    return cast(Baseline, name)
+
+
+def known_schedule(name: str) -> Schedule:
+    """The name, if a schedule has it. Raises UserError otherwise."""
+    if name not in get_args(Schedule):
+        raise UserError(f"schedule is {name!r}; choose one of {', '.join(get_args(Schedule))}")
+    return cast(Schedule, name)
 
 
 def facts(settings: GrpoSettings) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from vgrad_lab.checkpoints.report.collect import Record, Run, Study, collect
 from vgrad_lab.checkpoints.report.export import Scored, checkpoint_numbers, predictors_csv, summary_json
 from vgrad_lab.checkpoints.report.plates import Plate, ladder_plates, study_plates
 from vgrad_lab.checkpoints.report.scores import study_rows
+from vgrad_lab.checkpoints.report.start import start_sections
 from vgrad_lab.checkpoints.report.style import embed, save
 from vgrad_lab.checkpoints.report.verdict import verdict_without_rl
 
@@ -41,8 +42,10 @@ def _merged(records: Sequence[Record], field: str) -> list[tuple[str, str]]:
 
 def _counts(records: Sequence[Record]) -> list[tuple[str, str]]:
     counts = []
-    for stage in ("measure", "rl"):
+    for stage in ("measure", "rl", "forecast"):
         states = [r["status"] for r in records if r["stage"] == stage]
+        if stage == "forecast" and not states:
+            continue
         counts.append((f"{stage} units", f"{states.count('done')} done, {states.count('failed')} failed"))
     return counts
 
@@ -94,6 +97,7 @@ def _sections(run: Run, scored: Sequence[Scored], figures: Path) -> dict[str, tu
         "missing": ("What is missing", page.items(run.notes)),
         "failed": ("Failed units", page.failures(run.records)),
     }
+    sections |= start_sections(run.records, figures)
     taken = {s.stem for s in scored}
     for task, measures in sorted(run.measures.items()):
         stem = _stem(task, taken)
