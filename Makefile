@@ -49,6 +49,7 @@ bench:
 	@$(RUN)/python benchmarks/costate.py
 	@$(RUN)/python benchmarks/credit_matrix.py
 	@$(RUN)/python benchmarks/grpo.py
+	@$(RUN)/python benchmarks/trl_callback.py
 	@$(RUN)/python benchmarks/reproduce.py
 
 clean:

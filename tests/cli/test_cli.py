@@ -19,7 +19,9 @@ from vgrad_lab import cli
 from vgrad_lab.experiments import verify_ledger
 from vgrad_lab.ledger import LEDGER, Evidence, Statement, Status
 
-COMMANDS = (("reproduce",), ("verify",), ("ladder", "pretrain"), ("measure",), ("rl",), ("report",), ("credit",))
+COMMANDS = tuple(
+    map(str.split, ("reproduce", "verify", "ladder pretrain", "measure", "rl", "report", "credit", "doctor"))
+)
 
 
 def vgrad(*arguments: object, timeout: float = 300, folder: Path | None = None) -> subprocess.CompletedProcess[str]:

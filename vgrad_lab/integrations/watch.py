@@ -46,7 +46,7 @@ def watch(model: Any, *, failed: Callable[[Exception], None]) -> Watch:
     backbone = plain.base_model
     config = plain.config.get_text_config()
     try:
-        names = layout._layer_names(plain, int(getattr(config, "num_hidden_layers", None) or 0))
+        names = layout.layer_names(plain, int(getattr(config, "num_hidden_layers", None) or 0))
     except ValueError:
         names = ()  # the head's input is enough for all but the profile over layers
     seen = Watch(layers=len(names))

@@ -55,7 +55,7 @@ def find_layout(model: nn.Module) -> Layout:
     embedding, head = any_model.get_input_embeddings(), any_model.get_output_embeddings()
     if embedding is None or head is None or id(head) not in names:
         raise ValueError(f"{kind} has no {'output head' if head is None else 'embedding'}; {CONTRACT}")
-    layers = _layer_names(model, int(getattr(config, "num_hidden_layers", None) or 0))
+    layers = layer_names(model, int(getattr(config, "num_hidden_layers", None) or 0))
     vocab = int(embedding.weight.shape[0])
     max_length = int(getattr(config, "max_position_embeddings", None) or UNBOUNDED)
     rows = _two_rows(vocab, max_length, config).to(embedding.weight.device)
@@ -81,7 +81,7 @@ def with_first(args: tuple[Any, ...], kwargs: dict[str, Any], state: Tensor) -> 
     return ((state, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": state})
 
 
-def _layer_names(model: nn.Module, count: int) -> tuple[str, ...]:
+def layer_names(model: nn.Module, count: int) -> tuple[str, ...]:
     """Names of the decoder's layers: the outermost list with as many entries as the configuration has layers."""
     any_model: Any = model
     decoder: Any = any_model.get_decoder() if hasattr(model, "get_decoder") else model
