@@ -15,9 +15,11 @@ import pytest
 import torch
 from nbclient import NotebookClient
 
+from vgrad_lab.impact import grpo_scale
+
 ROOT = Path(__file__).parents[1] / "tutorials"
 TUTORIALS = sorted(ROOT.glob("[0-9]*.py"))
-WITH_EXERCISES = [path for path in TUTORIALS if path.stem[:2] in ("00", "01", "02", "05", "06")]
+WITH_EXERCISES = [path for path in TUTORIALS if path.stem[:2] in ("00", "01", "02", "05", "06", "08")]
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -40,7 +42,7 @@ def outputs(notebook: Any) -> list[dict[str, Any]]:
 
 def test_there_are_tutorials() -> None:
     assert len(TUTORIALS) >= 2
-    assert [path.stem[:2] for path in WITH_EXERCISES] == ["00", "01", "02", "05", "06"]
+    assert [path.stem[:2] for path in WITH_EXERCISES] == ["00", "01", "02", "05", "06", "08"]
 
 
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda p: p.stem)
@@ -225,6 +227,12 @@ def recursions(**changed: str) -> dict[str, str]:
     return found
 
 
+def coin_speed(p: float, p0: float) -> float:
+    """Relative speed of a coin's parameter under expected GRPO."""
+    now, first = (float(grpo_scale(np.array([x]), 8)[0]) * x * (1 - x) for x in (p, p0))
+    return now / first
+
+
 WRONG: dict[str, tuple[tuple[Any, str], ...]] = {
     "00.1": (
         (1.109, "comes later"),
@@ -304,6 +312,14 @@ WRONG: dict[str, tuple[tuple[Any, str], ...]] = {
         (lambda p, slopes: 1.001 * (p * (p @ slopes) - p * (p @ slopes @ p)), "first entry"),
         (lambda p, slopes: 0.0, "one number per logit"),
     ),
+    "08.1": ((0.5, "add as squares"), (1.0, "is not 1"), (0.7071 * 1.001, "σ = μ"), (float("nan"), "finite")),
+    "08.2": (
+        (lambda p, p0: p * (1 - p) / (p0 * (1 - p0)), "factor κ(p)"),
+        (lambda p, p0: coin_speed(p, p0) * p * (1 - p) / (p0 * (1 - p0)), "the speed of p"),
+        (lambda p, p0: 1 / coin_speed(p, p0), "upside down"),
+        (lambda p, p0: 1.001 * coin_speed(p, p0), "yours gives"),
+    ),
+    "08.3": ((8, "9 of 8"), (10, "so will fewer"), (9.5, "whole number"), (0, "does not exist")),
 }
 
 
