@@ -1,15 +1,19 @@
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy import ndarray
 
 from tests.continuous.systems import Spec, assert_close, build
-from tests.helpers import unchecked
+from tests.helpers import unchecked, whole
 from vgrad_lab import strategies
 from vgrad_lab.continuous import environments, noise, oracles, variance
 from vgrad_lab.continuous.estimators import pathwise_gradient, score_function_gradient
 from vgrad_lab.continuous.policies import linear_policy
-from vgrad_lab.continuous.rollout import rollout, sample_rollout
+from vgrad_lab.continuous.rollout import Rollout, rollout, sample_rollout
 from vgrad_lab.experiments.verify_continuous_one_step import s03_flip
 from vgrad_lab.stats import assert_mean_close
 from vgrad_lab.tolerances import ALGEBRA, CLOSED_FORM, PLANTED_FAULT, QUADRATURE
@@ -130,8 +134,6 @@ def test_antithetic_noise_of_a_shifted_symmetric_law() -> None:
     assert variance.antithetic_noise(law, draws).ravel().tolist() == [3.0, -1.0]
     for name in ("gaussian", "laplace", "logistic", "uniform"):
         assert len(variance.antithetic_noise(noise.NOISES[name](0.5), draws)) == 2
-    with pytest.raises(ValueError, match="exponential noise is not symmetric"):
-        variance.antithetic_noise(noise.exponential(1.0), draws)
 
 
 @given(strategies.linear_systems(max_action=2), strategies.discounts(), strategies.seeds())
@@ -192,25 +194,142 @@ def test_baselines_keep_the_mean() -> None:
     assert_close(total, truth, CLOSED_FORM)
 
 
-def test_messages() -> None:
-    system = build(Spec(strategies.RolloutShape(3, 2, 2, 1), "linear-quadratic", "linear", 1.0, 0))
-    reward = system.rollout.reward
-    with pytest.raises(ValueError, match="unknown cost 'cubic'"):
-        unchecked(variance.one_step_moments)("cubic")
-    with pytest.raises(ValueError, match="scale must be a positive number"):
-        variance.one_step_moments("sine", scale=0.0)
-    with pytest.raises(ValueError, match="unknown baseline 'mean'"):
-        unchecked(variance.baseline)("mean", reward)
-    with pytest.raises(ValueError, match="'constant' needs `constant`"):
-        variance.baseline("constant", reward)
-    with pytest.raises(ValueError, match="'none' does not use `value`"):
-        variance.baseline("none", reward, value=np.zeros((3, 3)))
-    with pytest.raises(ValueError, match=r"value has shape \(3, 2\), expected \(3, 3\)"):
-        variance.baseline("value", reward, value=np.zeros((3, 2)))
-    with pytest.raises(ValueError, match="5 rows are no pairs"):
-        variance.pair_means(np.zeros((5, 2)))
-    with pytest.raises(ValueError, match="step must be positive"):
-        variance.finite_difference_gradient(system.environment, system.policy, system.rollout, step=0.0)
-    laplace = linear_policy(np.ones((1, 2)), noise=noise.laplace(1.0))
-    with pytest.raises(ValueError, match="needs Gaussian noise, got laplace"):
-        variance.one_step_covariances(system.environment, laplace, np.ones(2))
+SYSTEM = build(Spec(strategies.RolloutShape(3, 2, 2, 1), "linear-quadratic", "linear", 1.0, 0))
+REWARD = SYSTEM.rollout.reward
+LAPLACE = linear_policy(np.ones((1, 2)), noise=noise.laplace(1.0))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: unchecked(variance.one_step_moments)("cubic"),
+            "unknown cost 'cubic'; choose one of linear, square, sine",
+        ),
+        (lambda: variance.one_step_moments("sine", scale=0.0), "scale must be a positive number, got 0.0"),
+        (lambda: variance.one_step_moments("sine", scale=np.inf), "scale must be a positive number, got inf"),
+        (
+            lambda: unchecked(variance.baseline)("mean", REWARD),
+            "unknown baseline 'mean'; choose one of none, constant, leave_one_out, value",
+        ),
+        (lambda: variance.baseline("constant", REWARD), "baseline 'constant' needs `constant`"),
+        (
+            lambda: variance.baseline("none", REWARD, value=np.zeros((3, 3))),
+            "baseline 'none' does not use `value`",
+        ),
+        (
+            lambda: variance.baseline("value", REWARD, value=np.zeros((3, 2))),
+            "value has shape (3, 2), expected (3, 3)",
+        ),
+        (
+            lambda: unchecked(variance.baseline)("constant", REWARD, constant=np.zeros(3)),
+            "constant has shape (3,), expected (2,)",
+        ),
+        *(
+            (
+                lambda rows=rows: variance.pair_means(np.zeros((rows, 2))),
+                f"{rows} rows are no pairs; give the gradients of all rows of antithetic_noise",
+            )
+            for rows in (3, 5)
+        ),
+        (
+            lambda: variance.finite_difference_gradient(SYSTEM.environment, SYSTEM.policy, SYSTEM.rollout, step=0.0),
+            "step must be positive, got 0.0",
+        ),
+        (
+            lambda: variance.finite_difference_gradient(
+                SYSTEM.environment, SYSTEM.policy, SYSTEM.rollout, other=changed_batch()
+            ),
+            "other has noise of shape (2, 2, 1), expected (3, 2, 1)",
+        ),
+        (
+            lambda: variance.one_step_covariances(SYSTEM.environment, LAPLACE, np.ones(2)),
+            "the closed form needs Gaussian noise, got laplace",
+        ),
+        (
+            lambda: variance.antithetic_noise(noise.exponential(1.0), np.zeros((1, 1, 1))),
+            "exponential noise is not symmetric about its mean, so it has no antithetic pairs",
+        ),
+    ],
+)
+def test_refusals(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=whole(message)):
+        call()
+
+
+def changed_batch() -> Rollout:
+    return sample_rollout(SYSTEM.environment, SYSTEM.policy, np.random.default_rng(0), batch=2, horizon=2)
+
+
+def test_by_default_a_unit_gaussian_without_discount() -> None:
+    for cost in COSTS:
+        plain = variance.one_step_moments(cost, mean=0.0, scale=1.0, frequency=1.0, baseline=0.0)
+        assert variance.one_step_moments(cost) == plain
+    played, shifted = SYSTEM.rollout, replace(SYSTEM.policy, theta=SYSTEM.policy.theta + 0.1)
+    moved = rollout(SYSTEM.environment, shifted, played.state[:, 0], played.noise_draw)
+    found = variance.return_difference(SYSTEM.environment, SYSTEM.policy, shifted, played)
+    assert_close(found, (played.reward - moved.reward).sum(1), ALGEBRA)
+    found = variance.return_difference(SYSTEM.environment, SYSTEM.policy, shifted, played, discount=0.3)
+    assert_close(found, (played.reward - moved.reward) @ [1.0, 0.3], ALGEBRA)
+    found = variance.finite_difference_gradient(SYSTEM.environment, SYSTEM.policy, played)
+    assert_close(found, pathwise_gradient(SYSTEM.environment, SYSTEM.policy, played), 1e-6)
+
+
+def test_pairs_and_other_rows_by_hand() -> None:
+    assert variance.pair_means(np.array([[1.0], [2.0], [3.0], [6.0]])).tolist() == [[2.0], [4.0]]
+    reward = np.array([[1.0, 2.0], [3.0, 5.0]])
+    assert variance.baseline("leave_one_out", reward).tolist() == [[8.0, 5.0], [3.0, 2.0]]
+    assert variance.baseline("leave_one_out", reward, discount=0.5).tolist() == [[5.5, 5.0], [2.0, 2.0]]
+
+
+def lopsided(
+    *,
+    centre: float = 0.0,
+    scale: float = 1.0,
+    low: float = -1.0,
+    high: float = 1.0,
+    fault: Callable[[ndarray], ndarray],
+) -> noise.Noise:
+    """A law whose density is flat but for the relative ``fault`` in units of ``scale`` about ``centre``."""
+
+    def density(x: ndarray) -> ndarray:
+        u = (x - centre) / scale
+        return np.where((u >= low) & (u <= high), 0.5 * (1 + fault(u)) / scale, 0.0)
+
+    return noise.custom(
+        "lopsided",
+        density=density,
+        score=np.zeros_like,
+        draw=lambda rng, shape: np.zeros(shape),
+        mean=centre,
+        variance=1.0,
+        support=(centre + low * scale, centre + high * scale),
+    )
+
+
+@pytest.mark.parametrize("fault", [PLANTED_FAULT, 5e-6])
+@pytest.mark.parametrize("scale", [1.0, 1e-9, 1e9])
+@pytest.mark.parametrize(
+    ("place", "ends"),
+    [
+        ((0.1, 0.3), {}),
+        ((0.1, 0.3), {"centre": 50.0}),
+        ((0.1, 0.3), {"centre": -50.0}),
+        ((0.8, 0.9), {}),
+        ((1.5, 2.5), {"low": -3.0, "high": 1.0}),
+        ((1.5, 2.5), {"low": -1.0, "high": 3.0}),
+    ],
+)
+def test_a_density_off_symmetry_anywhere_has_no_pairs(
+    place: tuple[float, float], ends: dict[str, float], scale: float, fault: float
+) -> None:
+    sign = -1.0 if ends.get("low") == -3.0 else 1.0
+    inside = lambda u: fault * ((sign * u >= place[0]) & (sign * u <= place[1]))  # noqa: E731
+    ends = {name: x * (scale if name == "centre" else 1.0) for name, x in ends.items()}
+    with pytest.raises(
+        ValueError, match=whole("lopsided noise is not symmetric about its mean, so it has no antithetic pairs")
+    ):
+        variance.antithetic_noise(lopsided(scale=scale, fault=inside, **ends), np.zeros((1, 1, 1)))
+    if "low" not in ends:
+        even = lopsided(scale=scale, fault=lambda u: inside(np.abs(u)), **ends)
+        assert variance.antithetic_noise(even, np.ones((1, 1, 1))).shape == (2, 1, 1)
