@@ -66,6 +66,7 @@ def main() -> None:
         "threads": 1,
         "repeats": options.repeats,
         "seeds": [0],
+        "evaluation_prompts": default_settings("adamw").evaluation_prompts,
         "parameters": sum(p.numel() for p in checkpoint.model.parameters()),
         "versions": versions(),
         "settings": {name: cost(options.checkpoint, name, options.repeats) for name in ("adamw", "sgd")},

@@ -395,6 +395,29 @@ def test_a_page_can_be_written_from_anything(tmp_path: Path) -> None:
     assert draw(summarise(full[:1], command="c"), cells(full[:1]), tmp_path)[0].is_file()
 
 
+def test_control_and_cost_are_judged_by_their_numbers() -> None:
+    passes = {"forward": 700, "backward": 600, "seconds": 1.0}
+    cost: Json = {
+        "command": "c", "parameters": 7, "evaluation_prompts": 256,
+        "settings": {
+            "adamw": {"updates": 30, "forecast": passes, "run": passes, "run_over_forecast_seconds": 12.0},
+        },
+    }  # fmt: skip
+    control: Json = {
+        "command": "c",
+        "summary": {"adamw": {"rungs": 4, "forecast": 0.0, "gain": 0.01, "error": 0.004, "largest": 0.02}},
+    }
+    text = page(None, cost=cost, control=control)
+    assert "not met" not in text
+    assert "With adamw the noise moves" in text
+    cost["settings"]["adamw"]["run_over_forecast_seconds"] = 9.9
+    passes["forward"] = 769
+    control["summary"]["adamw"]["error"] = 0.006
+    text = page(None, cost=cost, control=control)
+    assert text.count("not met") == 2
+    assert "more than two standard errors from" in text
+
+
 def test_committed_page_is_the_generated_one() -> None:
     committed = (ROOT / "docs" / "forecast.md").read_text(encoding="utf-8")
     assert tool("docs").forecast_page() == committed, "docs/forecast.md is stale; run `make docs`"
