@@ -60,6 +60,56 @@ def test_expected_gradient_is_scaled_by_kappa() -> None:
     assert_mean_close(np.array(draws), truth, detectable=0.15)
 
 
+def test_penalty_is_the_kl_from_the_start() -> None:
+    """KL and its gradient against the textbook sums; 0 with no gradient at the start itself."""
+    torch.manual_seed(0)
+    logits, start = torch.randn(2, 3, 7, dtype=torch.float64)
+    logits.requires_grad_()
+    p, q = torch.softmax(logits, -1), torch.softmax(start, -1)
+    expected = (p * (p / q).log()).sum(-1)
+    found = grpo.divergence(logits, start)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-7)
+    (ours,) = torch.autograd.grad(found.sum(), logits, retain_graph=True)
+    (theirs,) = torch.autograd.grad(expected.sum(), logits)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+    (still,) = torch.autograd.grad(grpo.divergence(start.requires_grad_(), start.detach()).sum(), start)
+    assert float(still.abs().max()) < 1e-6
+
+
+def test_update_with_a_penalty(checkpoint: Checkpoint) -> None:
+    """One SGD step from a moved model: the step without the penalty minus rate·β·∇KL."""
+    plain = dataclasses.replace(FAST, optimizer="sgd", learning_rate=0.5, clip=None, prompts=4)
+    batch = encode_prompts(LabelCopy(), checkpoint.tokenizer, draw_prompts(LabelCopy(), 4, seed=3))
+    reference, moved = checkpoint.model, copy.deepcopy(checkpoint.model)
+    with torch.no_grad():
+        for p in moved.parameters():
+            p.add_(0.02 * torch.randn(p.shape, generator=torch.Generator().manual_seed(0)))
+    stepped = []
+    for settings in (plain, dataclasses.replace(plain, kl=0.7)):
+        model = copy.deepcopy(moved)
+        generator = torch.Generator().manual_seed(7)
+        grpo.step(model, grpo.make_optimizer(model, settings), batch, 0, settings, generator, reference=reference)
+        stepped.append(model)
+    tokens, last, _ = probe.on_device(moved, batch, slice(None))
+    start = probe.answer_logits(reference, tokens, last).detach()
+    grpo.divergence(probe.answer_logits(moved, tokens, last), start).mean().backward()
+    for without, penalised, p in zip(*(m.parameters() for m in (*stepped, moved)), strict=True):
+        if p.grad is not None:
+            torch.testing.assert_close(without - penalised, 0.5 * 0.7 * p.grad, rtol=1e-3, atol=1e-6)
+
+
+def test_a_run_follows_its_schedule_and_its_penalty(checkpoint: Checkpoint) -> None:
+    """A warm-up of one update stands still first; the penalty changes what comes after the first update."""
+    base = dataclasses.replace(FAST, budgets=(1, 2), learning_rate=1e-2)
+    runs = [
+        grpo.train(copy.deepcopy(checkpoint), LabelCopy(), dataclasses.replace(base, **change), seed=0)
+        for change in ({}, {"warmup": 1}, {"kl": 5.0})
+    ]
+    plain, warm, held = (run["reward_after"] for run in runs)
+    assert warm[0] == runs[1]["reward_before"] != warm[1]
+    assert held[1] != plain[1]
+
+
 def test_budgets_are_prefixes_of_one_run(checkpoint: Checkpoint) -> None:
     long = grpo.train(copy.deepcopy(checkpoint), LabelCopy(), FAST, seed=0)
     short = grpo.train(copy.deepcopy(checkpoint), LabelCopy(), dataclasses.replace(FAST, budgets=(1,)), seed=0)
@@ -91,6 +141,10 @@ def test_grpo_raises_the_reward(checkpoint: Checkpoint) -> None:
         ({"prompts": 0}, "prompts"),
         ({"learning_rate": 0.0}, "learning_rate"),
         ({"clip": 0.0}, "clip"),
+        ({"warmup": 3}, "warmup"),
+        ({"warmup": -1}, "warmup"),
+        ({"kl": -0.1}, "kl"),
+        ({"kl": float("nan")}, "kl"),
     ],
 )
 def test_bad_settings_are_refused(change: dict[str, object], message: str) -> None:
