@@ -87,10 +87,7 @@ def forecast(
     Ledger: S26.ray.
     """
     settings = ForecastSettings() if settings is None else settings
-    rate = rates(rl, updates) if schedule is None else np.asarray(schedule, dtype=float)
-    total = len(rate) if updates is None else updates
-    if rate.shape != (total,) or not np.all(np.isfinite(rate) & (rate >= 0)):
-        raise ValueError(f"schedule has shape {rate.shape}; give {total} non-negative numbers, one per update")
+    total = len(rate := rates(rl, updates, schedule))
     model, parameters = checkpoint.model, trained(checkpoint.model)
     turns: list[int] = []
     factors: list[float] = []
@@ -145,9 +142,15 @@ def forecast_result(checkpoint: Checkpoint, task: LabelCopy, plan: ForecastPlan)
     }
 
 
-def rates(rl: GrpoSettings, updates: int | None) -> Float[ndarray, " N"]:
+def rates(rl: GrpoSettings, updates: int | None, schedule: Float[ndarray, " N"] | None = None) -> Float[ndarray, " N"]:
     """Learning rate of each update over the protocol's; a schedule that decays ends with the protocol's last budget."""
     last = rl.budgets[-1]
+    if schedule is not None:
+        rate = np.asarray(schedule, dtype=float)
+        total = len(rate) if updates is None else updates
+        if rate.shape != (total,) or not np.all(np.isfinite(rate) & (rate >= 0)):
+            raise ValueError(f"schedule has shape {rate.shape}; give {total} non-negative numbers, one per update")
+        return rate
     if updates is None or 0 <= updates <= last:
         return learning_rates(rl)[:updates]
     if updates < 0 or rl.schedule != "constant":

@@ -1,5 +1,6 @@
 """`vgrad forecast`: the RL curve of a checkpoint, or which checkpoint of a ladder to start from, before any RL."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,15 +36,13 @@ def forecast(
 
     Examples: `vgrad forecast runs/embedded/ladder/step001000` · `vgrad forecast runs/embedded/ladder --out runs/next`
     """
-    from dataclasses import replace
-
     from vgrad_lab.checkpoints import grpo
     from vgrad_lab.checkpoints.expected_update import ForecastSettings
     from vgrad_lab.checkpoints.forecast import plan_of
     from vgrad_lab.experiments import one_checkpoint
 
     default = grpo.default_settings(optimizer)
-    rl = replace(
+    rl = dataclasses.replace(
         default,
         learning_rate=default.learning_rate if lr is None else lr,
         clip=default.clip if clip is None else clip or None,
@@ -56,6 +55,11 @@ def forecast(
     )
     plan = plan_of(rl, ForecastSettings(passes=passes, prompts=prompts, seed=seed))
     records = one_checkpoint.run(path, forecast=plan, out=out, progress=not (quiet or json_))
+    _finish(records, out, json_)
+
+
+def _finish(records: list[dict[str, Any]], out: Path | None, json_: bool) -> None:
+    """Write the page, print, and exit with code 1 when a checkpoint failed."""
     page = None
     if out is not None:
         from vgrad_lab.checkpoints.report.start import write_start
