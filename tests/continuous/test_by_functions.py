@@ -1,5 +1,6 @@
 """Environments and policies known as functions only: blocks of time, memory layouts, clear errors, planted faults."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 
 from tests.continuous.systems import Spec, assert_close, build, by_functions, specs
-from tests.helpers import unchecked
+from tests.helpers import unchecked, whole
 from vgrad_lab.continuous import environments, maps, policies, rollout, systems
 from vgrad_lab.continuous.by_functions import halves, pair
 from vgrad_lab.continuous.costate import adjoint, costate
@@ -140,30 +141,45 @@ def test_rewards_of_another_payoff_are_not_used() -> None:
     assert_close(costate(other, POLICY, played), costate(other, POLICY, bare), ALGEBRA)
 
 
+BATCH = "write both functions for a batch"
+TURNED = "Jacobians are (out, in), this one looks transposed"
+
+
 def turned(x: np.ndarray) -> np.ndarray:
     return np.swapaxes(x, 1, 2)
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("name", "function", "given", "expected", "hint"),
     [
-        ({"transition": lambda s, a: s[:, :2]}, r"transition gives shape \(4, 2\) for 4 rows, expected \(4, 3\)"),
-        ({"reward": lambda s, a: s}, r"reward gives shape \(28, 3\) for 28 rows, expected \(28,\): write both"),
-        ({"transition_action": lambda s, a: turned(SMALL.jacobians.transition_action(s, a))}, "looks transposed"),
-        ({"transition_state": lambda s, a: np.eye(3)}, r"jacobians.transition_state gives shape \(3, 3\) for 28 rows"),
-        ({"reward_state": lambda s, a: s[:, 0]}, r"jacobians.reward_state gives shape \(28,\) for 28 rows"),
-        ({"mean_action": lambda theta, s: s[:, :1] if len(s) > 1 else s[:, :2]}, r"mean_action gives shape \(4, 1\)"),
-        ({"state_jacobian": lambda theta, s: np.ones((len(s), 3, 2))}, r"state_jacobian .* looks transposed"),
+        ("transition", lambda s, a: s[:, :2], (4, 2), (4, 3), BATCH),
+        ("reward", lambda s, a: s, (28, 3), (28,), BATCH),
+        (
+            "transition_action",
+            lambda s, a: turned(SMALL.jacobians.transition_action(s, a)),
+            (28, 2, 3),
+            (28, 3, 2),
+            TURNED,
+        ),
+        ("transition_state", lambda s, a: np.eye(3), (3, 3), (28, 3, 3), BATCH),
+        ("reward_state", lambda s, a: s[:, 0], (28,), (28, 3), BATCH),
+        ("reward_action", lambda s, a: s, (28, 3), (28, 2), BATCH),
+        ("mean_action", lambda theta, s: s[:, :1] if len(s) > 1 else s[:, :2], (4, 1), (4, 2), BATCH),
+        ("state_jacobian", lambda theta, s: np.ones((len(s), 3, 2)), (28, 3, 2), (28, 2, 3), TURNED),
     ],
 )
-def test_wrong_shapes(change: dict[str, Any], message: str) -> None:
+def test_wrong_shapes(
+    name: str, function: Callable[..., np.ndarray], given: tuple[int, ...], expected: tuple[int, ...], hint: str
+) -> None:
+    change, owner = {name: function}, "jacobians." if name in NAMES else ""
+    message = f"{owner}{name} gives shape {given} for {expected[0]} rows, expected {expected}: {hint}"
     jacobians = replace(SMALL.jacobians, **{k: v for k, v in change.items() if k in NAMES})
     functions = {k: v for k, v in change.items() if k in ("transition", "reward")}
     environment = replace(SMALL, jacobians=jacobians, **functions)
     parts = {k: v for k, v in change.items() if k in ("mean_action", "state_jacobian")}
     policy = replace(POLICY, mean_map=None, **parts)
     start, noise = np.zeros((4, 3)), np.zeros((4, 7, 2))
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=whole(message)):
         unchecked(costate)(environment, policy, unchecked(rollout.rollout)(environment, policy, start, noise))
 
 

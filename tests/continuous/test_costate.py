@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 
 from tests.continuous.systems import Spec, assert_close, build, specs
+from tests.helpers import whole
 from vgrad_lab.continuous import environments, policies
 from vgrad_lab.continuous.costate import closed_loop_jacobian, closed_loop_reward_gradient, costate
 from vgrad_lab.continuous.estimators import extra_terms, pathwise_gradient, score_function_gradient
@@ -31,19 +32,23 @@ def test_recursion_with_closed_loop_arrays(spec: Spec) -> None:
 def test_discount_outside(discount: float) -> None:
     rollout = played()
     for function in (costate, pathwise_gradient, score_function_gradient):
-        with pytest.raises(ValueError, match=r"discount must lie in \[0, 1\]"):
+        with pytest.raises(ValueError, match=whole(f"discount must lie in [0, 1], got {discount}")):
             function(ENVIRONMENT, POLICY, rollout, discount=discount)
 
 
 def test_without_jacobians() -> None:
     bare = environments.Environment(3, 2, ENVIRONMENT.initial, ENVIRONMENT.transition, ENVIRONMENT.reward)
-    with pytest.raises(ValueError, match="no Jacobians, so there are no costates"):
+    message = (
+        "this environment has no Jacobians, so there are no costates: give it Jacobians(transition_state, "
+        "transition_action, reward_state, reward_action) and check them with vgrad_lab.verify.check_environment"
+    )
+    with pytest.raises(ValueError, match=whole(message)):
         costate(bare, POLICY, played())
 
 
 def test_baseline_shape_and_effect() -> None:
     rollout = played()
-    with pytest.raises(ValueError, match=r"baseline has shape \(4, 4\), expected \(4, 5\)"):
+    with pytest.raises(ValueError, match=whole("baseline has shape (4, 4), expected (4, 5), one number per step")):
         score_function_gradient(ENVIRONMENT, POLICY, rollout, baseline=np.zeros((4, 4)))
     plain = score_function_gradient(ENVIRONMENT, POLICY, rollout)
     constant = score_function_gradient(ENVIRONMENT, POLICY, rollout, baseline=np.full((4, 5), 2.0))
@@ -57,5 +62,6 @@ def test_baseline_shape_and_effect() -> None:
 
 def test_extra_terms_need_something() -> None:
     rollout = played()
-    with pytest.raises(ValueError, match="at least one of initial_state, dynamics and reward"):
+    message = "give at least one of initial_state, dynamics and reward; without them there is nothing to add"
+    with pytest.raises(ValueError, match=whole(message)):
         extra_terms(rollout, costate(ENVIRONMENT, POLICY, rollout))

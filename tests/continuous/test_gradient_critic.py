@@ -1,11 +1,14 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
 
 from tests.continuous.systems import Spec, assert_close, build, by_functions, specs
+from tests.helpers import unchecked, whole
 from vgrad_lab import strategies
+from vgrad_lab.continuous import environments, oracles
 from vgrad_lab.continuous import gradient_critic as vgl
-from vgrad_lab.continuous import oracles
 from vgrad_lab.continuous.costate import costate
 from vgrad_lab.continuous.environments import linear_quadratic
 from vgrad_lab.continuous.hybrid import hybrid_gradient
@@ -132,24 +135,104 @@ def test_it_fits_a_network_with_enough_features() -> None:
     assert_close(vgl.predict(critic, played.state), costate(environment, policy, played), CLOSED_FORM)
 
 
-def test_messages() -> None:
-    system = build(Spec(strategies.RolloutShape(3, 2, 2, 1), "linear-quadratic", "linear", 1.0, 0))
-    arguments = (system.environment, system.policy, system.rollout)
-    state = system.rollout.state
-    with pytest.raises(ValueError, match=r"decay \(λ\) must lie in \[0, 1\], got 1.5"):
-        vgl.blended_costate(*arguments, state, decay=1.5)
-    with pytest.raises(ValueError, match=r"value_gradient has shape \(3, 2, 2\), expected \(3, 3, 2\)"):
-        vgl.blended_costate(*arguments, state[:, 1:])
-    with pytest.raises(ValueError, match="weight must be 3 numbers"):
-        vgl.learn_gradient_critic(*arguments, weight=np.array([1.0, -1.0, 1.0]))
-    one = Rollout(*(x[:1] for x in (state, system.rollout.action, system.rollout.noise_draw, system.rollout.reward)))
-    with pytest.raises(ValueError, match="1 rollouts cannot fit 3 features"):
-        vgl.learn_gradient_critic(system.environment, system.policy, one)
-    critic = vgl.learn_gradient_critic(*arguments)
-    with pytest.raises(ValueError, match="weights for 2 steps, the rollout 1"):
-        vgl.predict(critic, state[:, 1:])
-    oracle = oracles.linear_quadratic_oracle(system.environment, system.policy, horizon=2)
-    with pytest.raises(ValueError, match=r"selection has shape \(1, 2\), expected \(F, 3\)"):
-        vgl.population_critic(oracle, state[:, 0], np.ones((1, 2)))
-    with pytest.raises(ValueError, match=r"value_gradient has shape \(3, 2, 2\), expected \(3, 2, 3\)"):
-        vgl.expected_gradient(oracle, state[:, 0], np.ones((3, 2, 2)))
+SYSTEM = build(Spec(strategies.RolloutShape(3, 2, 2, 1), "linear-quadratic", "linear", 1.0, 0))
+PARTS, STATE = (SYSTEM.environment, SYSTEM.policy, SYSTEM.rollout), SYSTEM.rollout.state
+ORACLE = oracles.linear_quadratic_oracle(SYSTEM.environment, SYSTEM.policy, horizon=2)
+
+
+def one_row() -> Rollout:
+    return Rollout(STATE[:1], SYSTEM.rollout.action[:1], SYSTEM.rollout.noise_draw[:1], SYSTEM.rollout.reward[:1])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        *(
+            (lambda f=f: f(decay=1.5), "decay (λ) must lie in [0, 1], got 1.5")
+            for f in (
+                lambda decay: vgl.blended_costate(*PARTS, STATE, decay=decay),
+                lambda decay: vgl.learn_gradient_critic(*PARTS, decay=decay),
+                lambda decay: vgl.population_critic(ORACLE, STATE[:, 0], np.eye(3), decay=decay),
+            )
+        ),
+        *(
+            (lambda f=f: f(discount=1.5), "discount must lie in [0, 1], got 1.5")
+            for f in (
+                lambda discount: vgl.blended_costate(*PARTS, STATE, discount=discount),
+                lambda discount: vgl.learn_gradient_critic(*PARTS, discount=discount),
+            )
+        ),
+        (
+            lambda: vgl.blended_costate(*PARTS, STATE[:, 1:]),
+            "value_gradient has shape (3, 2, 2), expected (3, 3, 2), one row per node; predict(critic, rollout.state) "
+            "gives it",
+        ),
+        (
+            lambda: vgl.learn_gradient_critic(*PARTS, weight=np.array([1.0, -1.0, 1.0])),
+            "weight must be 3 numbers ≥ 0, one per rollout, got shape (3,)",
+        ),
+        (
+            lambda: unchecked(vgl.learn_gradient_critic)(*PARTS, weight=np.ones(2)),
+            "weight must be 3 numbers ≥ 0, one per rollout, got shape (2,)",
+        ),
+        (
+            lambda: vgl.learn_gradient_critic(*PARTS[:2], one_row()),
+            "1 rollouts cannot fit 3 features; give at least 3",
+        ),
+        (
+            lambda: vgl.predict(vgl.learn_gradient_critic(*PARTS), STATE[:, 1:]),
+            "the critic has weights for 2 steps, the rollout 1; learn one for this horizon",
+        ),
+        (
+            lambda: vgl.population_critic(ORACLE, STATE[:, 0], np.ones((1, 2))),
+            "selection has shape (1, 2), expected (F, 3): one column per entry of z",
+        ),
+        (
+            lambda: vgl.expected_gradient(ORACLE, STATE[:, 0], np.ones((3, 2, 2))),
+            "value_gradient has shape (3, 2, 2), expected (3, 2, 3)",
+        ),
+    ],
+)
+def test_refusals(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=whole(message)):
+        call()
+
+
+def test_by_default_costates_without_discount() -> None:
+    assert vgl.constant_features(STATE[:, 0]).tolist() == [[1.0]] * 3
+    critic, plain = (
+        vgl.learn_gradient_critic(*PARTS, **named)
+        for named in ({}, {"features": vgl.affine_features, "discount": 1.0, "decay": 1.0, "weight": np.ones(3)})
+    )
+    assert np.array_equal(critic.weight, plain.weight)
+    for found, expected in zip(
+        vgl.blended_costate(*PARTS, STATE), vgl.blended_costate(*PARTS, STATE, discount=1.0, decay=1.0), strict=True
+    ):
+        assert np.array_equal(found, expected)
+    found, expected = (vgl.population_critic(ORACLE, STATE[:, 0], np.eye(3), **n) for n in ({}, {"decay": 1.0}))
+    assert np.array_equal(found, expected)
+
+
+def test_what_a_poor_critic_learns_from_noisy_rollouts_in_closed_form() -> None:
+    """One feature, φ = s_1 + 2: the fit over an exact grid of noise is ``population_critic`` at every step."""
+    environment = environments.random_linear_quadratic(np.random.default_rng(5), 2, 1)
+    policy = linear_policy(np.array([[0.2, -0.1]]), np.array([0.4]), noise=gaussian(0.8))
+    grid, weight = oracles.gauss_hermite_noise(3, 3, 1, scale=0.8)
+    start = np.array([[0.5, -1.0], [1.0, 0.3]])
+    draws, states = np.tile(grid, (2, 1, 1)), np.repeat(start, len(grid), axis=0)
+    played = rollout(environment, policy, states, draws)
+    oracle = oracles.linear_quadratic_oracle(environment, policy, horizon=3, discount=0.9)
+    selection = np.array([[1.0, 0.0, 2.0]])
+    for decay in (0.0, 0.6, 1.0):
+        learned = vgl.learn_gradient_critic(
+            environment,
+            policy,
+            played,
+            features=lambda s: s[:, :1] + 2,
+            discount=0.9,
+            decay=decay,
+            weight=np.tile(weight, 2) / 2,
+        )
+        expected, _ = vgl.population_critic(oracle, start, selection, decay=decay)
+        across = np.stack([w.T @ selection for w in learned.weight])
+        assert_close(across, expected[:3], CLOSED_FORM)

@@ -1,11 +1,14 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
 
 from tests.continuous.systems import Spec, assert_close, build, specs
+from tests.helpers import unchecked, whole
 from vgrad_lab import strategies
 from vgrad_lab.continuous import environments, oracles
-from vgrad_lab.continuous.estimators import pathwise_gradient, score_function_gradient
+from vgrad_lab.continuous.estimators import pathwise_gradient, pull_parameters, score_function_gradient
 from vgrad_lab.continuous.hybrid import hybrid_gradient
 from vgrad_lab.continuous.noise import gaussian
 from vgrad_lab.continuous.policies import linear_policy
@@ -104,19 +107,57 @@ def test_a_wrong_model_biases_the_future_only() -> None:
     assert np.max(np.abs(numbers - truth)) <= CLOSED_FORM * np.max(np.abs(truth))
 
 
-def test_messages() -> None:
-    system = build(Spec(strategies.RolloutShape(3, 2, 2, 1), "linear-quadratic", "linear", 1.0, 0))
-    arguments, played = (system.environment, system.policy, system.rollout), system.rollout
-    with pytest.raises(ValueError, match="a baseline has no effect"):
-        hybrid_gradient(*arguments, immediate="pathwise", baseline=np.zeros((3, 2)))
-    with pytest.raises(ValueError, match=r"baseline has shape \(3, 1\), expected \(3, 2\)"):
-        hybrid_gradient(*arguments, baseline=np.zeros((3, 1)))
-    with pytest.raises(ValueError, match="serves future='pathwise' only"):
-        hybrid_gradient(*arguments, future="score", value_gradient=played.state)
-    with pytest.raises(ValueError, match=r"value_gradient has shape \(3, 2, 2\), expected \(3, 3, 2\)"):
-        hybrid_gradient(*arguments, value_gradient=played.state[:, 1:])
-    bare = environments.Environment(
-        2, 1, *(getattr(system.environment, n) for n in ("initial", "transition", "reward"))
+SYSTEM = build(Spec(strategies.RolloutShape(3, 2, 2, 1), "linear-quadratic", "linear", 1.0, 0))
+PARTS, PLAYED = (SYSTEM.environment, SYSTEM.policy, SYSTEM.rollout), SYSTEM.rollout
+BARE = environments.Environment(2, 1, *(getattr(SYSTEM.environment, n) for n in ("initial", "transition", "reward")))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: unchecked(hybrid_gradient)(*PARTS, immediate="both"),
+            "immediate is 'both'; choose one of score, pathwise",
+        ),
+        (lambda: unchecked(hybrid_gradient)(*PARTS, future="none"), "future is 'none'; choose one of score, pathwise"),
+        (
+            lambda: hybrid_gradient(*PARTS, immediate="pathwise", baseline=np.zeros((3, 2))),
+            "a baseline has no effect on two pathwise forms; leave it out",
+        ),
+        (
+            lambda: hybrid_gradient(*PARTS, baseline=np.zeros((3, 1))),
+            "baseline has shape (3, 1), expected (3, 2), one per step",
+        ),
+        (
+            lambda: hybrid_gradient(*PARTS, future="score", value_gradient=PLAYED.state),
+            "value_gradient serves future='pathwise' only; leave it out or choose that form",
+        ),
+        (
+            lambda: hybrid_gradient(*PARTS, value_gradient=PLAYED.state[:, 1:]),
+            "value_gradient has shape (3, 2, 2), expected (3, 3, 2), one row per node",
+        ),
+        (lambda: hybrid_gradient(*PARTS, discount=-0.5), "discount must lie in [0, 1], got -0.5"),
+        (
+            lambda: hybrid_gradient(BARE, SYSTEM.policy, PLAYED),
+            "this environment has no Jacobians, so there are no costates: give it Jacobians(transition_state, "
+            "transition_action, reward_state, reward_action) and check them with vgrad_lab.verify.check_environment",
+        ),
+    ],
+)
+def test_refusals(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=whole(message)):
+        call()
+
+
+def test_by_default_the_score_for_the_step_and_costates_for_the_future() -> None:
+    plain = hybrid_gradient(*PARTS, immediate="score", future="pathwise", discount=1.0)
+    assert np.array_equal(hybrid_gradient(*PARTS), plain)
+
+
+def test_a_baseline_serves_the_future_alone_too() -> None:
+    level, forms = np.arange(6.0).reshape(3, 2), {"immediate": "pathwise", "future": "score", "discount": 0.9}
+    moved = hybrid_gradient(*PARTS, **forms) - hybrid_gradient(*PARTS, **forms, baseline=level)
+    score = pull_parameters(
+        SYSTEM.policy, PLAYED, -SYSTEM.policy.noise.score(PLAYED.noise_draw) * (level * [1.0, 0.9])[..., None]
     )
-    with pytest.raises(ValueError, match="no Jacobians"):
-        hybrid_gradient(bare, system.policy, played)
+    assert_close(moved, score, ALGEBRA)

@@ -3,7 +3,7 @@ import pytest
 import scipy.stats
 from hypothesis import given
 
-from tests.helpers import unchecked
+from tests.helpers import unchecked, whole
 from vgrad_lab import strategies, verify
 from vgrad_lab.continuous.noise import gaussian
 from vgrad_lab.continuous.noise_vector import VectorNoise, gaussian_vector
@@ -71,14 +71,30 @@ def test_draws_follow_the_law() -> None:
     assert_mean_close(products, noise.covariance.ravel(), detectable=0.02)
 
 
-def test_bad_covariances() -> None:
-    for covariance, message in (
-        (np.ones((2, 3)), r"shape \(2, 3\), expected \(A, A\)"),
-        (np.full((2, 2), np.nan), "finite numbers"),
-        (np.array([[1.0, 0.5], [0.4, 1.0]]), "not symmetric"),
-        (np.ones((2, 2)) - np.eye(2), "has the eigenvalue -1; it must be positive definite"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            unchecked(gaussian_vector)(covariance)
-    with pytest.raises(ValueError, match="the most is 10⁶"):
-        gaussian_vector(np.eye(7)).quadrature(20)
+@pytest.mark.parametrize(
+    ("covariance", "message"),
+    [
+        (np.ones((2, 3)), "covariance has shape (2, 3), expected (A, A) of finite numbers"),
+        (np.ones((0, 0)), "covariance has shape (0, 0), expected (A, A) of finite numbers"),
+        (np.full((2, 2), np.nan), "covariance has shape (2, 2), expected (A, A) of finite numbers"),
+        (np.array([[1.0, 0.5], [0.4, 1.0]]), "covariance is not symmetric; give (C + Cᵀ)/2"),
+        (np.array([[1.0, 0.5], [0.5 + 1e-7, 1.0]]), "covariance is not symmetric; give (C + Cᵀ)/2"),
+        (1e-9 * np.array([[1.0, 0.5], [0.4, 1.0]]), "covariance is not symmetric; give (C + Cᵀ)/2"),
+        (np.ones((2, 2)) - np.eye(2), "covariance has the eigenvalue -1; it must be positive definite"),
+    ],
+)
+def test_bad_covariances(covariance: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=whole(message)):
+        unchecked(gaussian_vector)(covariance)
+
+
+def test_the_grid_of_the_quadrature() -> None:
+    noise = gaussian_vector(np.diag([1.0, 4.0]))
+    assert len(noise.quadrature()[1]) == 400
+    assert [x.tolist() for x in noise.quadrature(1)] == [[[0.0, 0.0]], [1.0]]
+    assert noise.quadrature(2)[0] == pytest.approx(np.array([[-1.0, -2.0], [-1.0, 2.0], [1.0, -2.0], [1.0, 2.0]]))
+    assert len(gaussian_vector(np.eye(3)).quadrature(100)[1]) == 10**6
+    for count, size, total in ((20, 7, 20**7), (101, 3, 101**3), (0, 2, 0)):
+        message = f"{count} nodes in each of {size} directions make {total} nodes; the most is 10⁶"
+        with pytest.raises(ValueError, match=whole(message)):
+            gaussian_vector(np.eye(size)).quadrature(count)

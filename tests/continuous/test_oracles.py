@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 from hypothesis import given
 
 from tests.continuous.systems import assert_close
+from tests.helpers import whole
 from vgrad_lab import strategies
 from vgrad_lab.advantage import return_to_go
 from vgrad_lab.continuous import environments, noise, oracles, policies
@@ -63,16 +65,74 @@ def test_gauss_hermite_moments() -> None:
     assert abs(weight @ grid[:, 1, 1] ** 6 - 15 * 1.5**6) <= CLOSED_FORM * 15 * 1.5**6
 
 
-def test_oracle_refuses_what_is_not_linear_quadratic() -> None:
-    rng = np.random.default_rng(0)
-    linear, tanh = environments.random_linear_quadratic(rng, 2, 1), environments.random_tanh_network(rng, 2, 1)
-    with pytest.raises(ValueError, match="linear-quadratic environment"):
-        oracles.linear_quadratic_oracle(tanh, policies.linear_policy(np.zeros((1, 2))), horizon=2)
-    bent = policies.tanh_policy(np.ones((3, 2)), np.zeros(3), np.ones((1, 3)))
-    with pytest.raises(ValueError, match="needs a linear mean action"):
-        oracles.linear_quadratic_oracle(linear, bent, horizon=2)
-    with pytest.raises(ValueError, match="discount"):
-        oracles.linear_quadratic_oracle(linear, policies.linear_policy(np.zeros((1, 2))), horizon=2, discount=2.0)
+LINEAR = environments.random_linear_quadratic(np.random.default_rng(0), 2, 1)
+TANH = environments.random_tanh_network(np.random.default_rng(0), 2, 1)
+FLAT, BENT = (
+    policies.linear_policy(np.zeros((1, 2))),
+    policies.tanh_policy(np.ones((3, 2)), np.zeros(3), np.ones((1, 3))),
+)
+NEEDS = "the oracle needs a linear-quadratic environment; build one with linear_quadratic(A, B, Q, R)"
+MEAN = "the oracle needs a linear mean action; build the policy with linear_policy(K, bias)"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        *(
+            (lambda e=e: oracles.linear_quadratic_oracle(e, FLAT, horizon=2), NEEDS)
+            for e in (
+                TANH,
+                replace(LINEAR, dynamics=None),
+                replace(LINEAR, payoff=None),
+                replace(LINEAR, payoff=replace(LINEAR.payoff, exponential=True)),
+            )
+        ),
+        *(
+            (lambda p=p: oracles.linear_quadratic_oracle(LINEAR, p, horizon=2), MEAN)
+            for p in (BENT, replace(FLAT, mean_map=None))
+        ),
+        (
+            lambda: oracles.linear_quadratic_oracle(LINEAR, FLAT, horizon=2, discount=2.0),
+            "discount must lie in [0, 1], got 2.0",
+        ),
+        (lambda: oracles.linear_quadratic_oracle(LINEAR, FLAT, horizon=0), "horizon must be at least 1, got 0"),
+        (lambda: oracles.gauss_hermite_noise(3, 0, 1), "horizon and action_size must be at least 1, got 0 and 1"),
+        (lambda: oracles.gauss_hermite_noise(3, 1, 0), "horizon and action_size must be at least 1, got 1 and 0"),
+        (
+            lambda: oracles.gauss_hermite_noise(0, 3, 2),
+            "order 0 over 3·2 noise numbers asks for 0 sequences; stay in 1…10⁶",
+        ),
+        (
+            lambda: oracles.gauss_hermite_noise(101, 3, 1),
+            "order 101 over 3·1 noise numbers asks for 1030301 sequences; stay in 1…10⁶",
+        ),
+    ],
+)
+def test_refusals(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=whole(message)):
+        call()
+
+
+def test_the_least_and_the_largest_grid() -> None:
+    draws, weight = oracles.gauss_hermite_noise(1, 1, 2)
+    assert draws.tolist() == [[[0.0, 0.0]]]
+    assert weight.tolist() == [1.0]
+    assert len(oracles.gauss_hermite_noise(10, 6, 1)[1]) == 10**6
+    assert oracles.gauss_hermite_noise(2, 1, 1)[0].ravel() == pytest.approx([-1.0, 1.0])
+
+
+def test_one_step_by_hand() -> None:
+    """s' = 2s + 3a, r = −(5s² + 7a²), a = s/2 + ξ with variance 4: one step and two, without and with discount."""
+    one = np.eye(1)
+    environment = environments.linear_quadratic(2 * one, 3 * one, 5 * one, 7 * one)
+    policy = policies.linear_policy(one / 2, noise=noise.gaussian(2.0))
+    now = oracles.linear_quadratic_oracle(environment, policy, horizon=1)
+    assert now.discount == 1.0
+    assert now.P[0, 0, 0] == pytest.approx(5 + 7 / 4)
+    assert now.c.tolist() == [28.0, 0.0]
+    two = oracles.linear_quadratic_oracle(environment, policy, horizon=2, discount=0.5)
+    assert two.P[0, 0, 0] == pytest.approx((5 + 7 / 4) * (1 + 0.5 * 3.5**2))
+    assert two.c[0] == pytest.approx(28 + 0.5 * 4 * 9 * 6.75 + 0.5 * 28)
 
 
 def test_a_fault_in_the_oracle_would_show() -> None:

@@ -19,12 +19,12 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
 
 def cantor_function(x: Float[ndarray, "..."]) -> Float[ndarray, "..."]:
     """c(x): 0 up to 0, 1 from 1 on, ½ on [⅓, ⅔], and ½c(3x) below, ½ + ½c(3x − 2) above. Ledger: S08.singular."""
-    rest, value, weight = np.clip(x, 0.0, 1.0), np.zeros(np.shape(x)), 0.5
+    rest, weight = np.clip(x, 0.0, 1.0), 0.5
     done = rest == 1
-    value = np.where(done, 1.0, value)
+    value = np.where(done, 1.0, 0.0)
     for _ in range(52):
         rest = 3 * rest
-        digit = np.minimum(np.floor(rest), 2)
+        digit = np.floor(rest)
         value = np.where(done | (digit == 0), value, value + weight)
         done = done | (digit == 1)
         rest, weight = rest - digit, weight / 2
