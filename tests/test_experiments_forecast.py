@@ -20,6 +20,7 @@ from vgrad_lab.checkpoints.grpo import GrpoSettings, default_settings, grpo_loss
 from vgrad_lab.checkpoints.ladders import list_rungs
 from vgrad_lab.checkpoints.loading import load_checkpoint
 from vgrad_lab.checkpoints.report.predictors import PREDICTORS
+from vgrad_lab.checkpoints.report.scores import partial_rank
 from vgrad_lab.checkpoints.store import lines
 from vgrad_lab.checkpoints.tasks import LabelCopy
 from vgrad_lab.experiments import forecast_control, forecast_rivals, forecast_scores
@@ -83,7 +84,7 @@ def tool(name: str) -> ModuleType:
 
 
 def test_scores_are_their_formulas() -> None:
-    rows = study("seed7", settings=("adamw",))
+    rows = [record("seed7", i, noise=0.5) for i in range(1, 11)]
     (c,) = cells(rows)
     found = scores(c)
     real = np.array([np.mean(r["result"]["reward_after"]) - r["result"]["reward_before"] for r in rows])
@@ -99,6 +100,9 @@ def test_scores_are_their_formulas() -> None:
         for run in np.array(r["result"]["reward_after"])
     ]
     assert found["coverage"] == pytest.approx(np.mean(inside))
+    assert found["regret"] > 0
+    assert np.any(c.after < c.lower[:, None])
+    assert np.any(c.after > c.upper[:, None])
     order = cells(rows[::-1])[0]
     assert scores(order) == pytest.approx(found), "the order of the records does not matter"
 
@@ -203,10 +207,11 @@ def test_every_predictor_is_in_the_table() -> None:
     ladder = [c for c in cells(rows) if c.setting == "sgd" and c.ladder == "seed8"]
     assert by["forecast"]["r_squared"]["value"] > 0.9
     values = [float(r["result"]["measured"]["signal"]) for r in ladder[0].records]
-    alone = forecast_rivals.rivals(ladder, across)
-    assert next(r for r in alone if r["predictor"] == "Σ")["spearman"]["value"] == pytest.approx(
-        scipy_stats.spearmanr(values, ladder[0].gain).statistic
-    )
+    alone = next(r for r in forecast_rivals.rivals(ladder, across) if r["predictor"] == "Σ")
+    gain, before = ladder[0].gain, ladder[0].before
+    assert alone["spearman"]["value"] == pytest.approx(scipy_stats.spearmanr(values, gain).statistic)
+    assert alone["partial"]["value"] == pytest.approx(partial_rank(np.array(values), gain, before))
+    assert alone["regret"]["value"] == pytest.approx(gain.max() - gain[np.argmax(values)])
 
 
 @pytest.mark.parametrize("setting", ["adamw", "sgd"])
