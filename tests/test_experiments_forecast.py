@@ -263,6 +263,9 @@ def test_calibration_covers_and_looks_at_calibration_ladders_only() -> None:
         chosen = [c for c in cells(rows) if c.setting == name]
         assert calibrate.coverage(chosen, size - 0.002) < found["coverage"][name] + 1e-12
         assert calibrate.coverage(chosen, 0.8 * size) < 0.9, "a narrower band would not do"
+        rest = calibrate.width([c for c in chosen if c.ladder != "seed2"])
+        left = [c for c in chosen if c.ladder == "seed2"]
+        assert found["coverage_left_out"][name]["seed2"] == calibrate.coverage(left, rest)
         assert len(found["coverage_left_out"][name]) == 4
     wild = copy.deepcopy(study("seed9"))
     for r in wild:
