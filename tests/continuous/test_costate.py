@@ -1,12 +1,16 @@
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 
 from tests.continuous.systems import Spec, assert_close, build, specs
-from tests.helpers import whole
+from tests.helpers import unchecked, whole
 from vgrad_lab.continuous import environments, policies
-from vgrad_lab.continuous.costate import closed_loop_jacobian, closed_loop_reward_gradient, costate
-from vgrad_lab.continuous.estimators import extra_terms, pathwise_gradient, score_function_gradient
+from vgrad_lab.continuous.costate import check_discount, closed_loop_jacobian, closed_loop_reward_gradient, costate
+from vgrad_lab.continuous.estimators import extra_terms, pathwise_gradient, pathwise_terms, score_function_gradient
+from vgrad_lab.continuous.parameters import environment_terms
 from vgrad_lab.continuous.rollout import Rollout, sample_rollout
 from vgrad_lab.tolerances import ALGEBRA
 
@@ -65,3 +69,82 @@ def test_extra_terms_need_something() -> None:
     message = "give at least one of initial_state, dynamics and reward; without them there is nothing to add"
     with pytest.raises(ValueError, match=whole(message)):
         extra_terms(rollout, costate(ENVIRONMENT, POLICY, rollout))
+
+
+def test_ends_of_the_discount() -> None:
+    for discount in (0.0, 1.0):
+        check_discount(discount)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "expected"),
+    [
+        ("initial_state", (4, 3), "(4, 3, P)"),
+        ("dynamics", (4, 4, 3, 1), "(4, 5, 3, P)"),
+        ("reward", (4, 4, 1), "(4, 5, P)"),
+    ],
+)
+def test_extra_terms_that_do_not_fit(name: str, shape: tuple[int, ...], expected: str) -> None:
+    rollout = played()
+    message = f"{name} has shape {shape}, expected {expected}: the axis of θ is the last"
+    with pytest.raises(ValueError, match=whole(message)):
+        unchecked(extra_terms)(rollout, costate(ENVIRONMENT, POLICY, rollout), **{name: np.zeros(shape)})
+
+
+def shared(**functions: Callable[..., np.ndarray]) -> environments.Environment:
+    """The environment with θ also in its start, transition and reward, or in some of them otherwise."""
+    numbers = np.random.default_rng(3).normal(size=(3, 8))
+    made = {
+        "initial_state": lambda s: s[:, :, None] * numbers,
+        "transition": lambda s, a: (s * a[:, :1])[:, :, None] * numbers,
+        "reward": lambda s, a: (s[:, :1] + a[:, 1:]) * numbers[0],
+    }
+    return replace(
+        ENVIRONMENT,
+        parameters=environments.ParameterJacobians(theta=POLICY.theta, at=lambda t: ENVIRONMENT, **(made | functions)),
+    )
+
+
+@pytest.mark.parametrize("discount", [1.0, 0.7])
+def test_terms_of_the_environment_are_read_along_the_rollout(discount: float) -> None:
+    rollout, environment = played(), shared()
+    numbers, options = np.random.default_rng(3).normal(size=(3, 8)), {} if discount == 1 else {"discount": discount}
+    slope, weight = costate(ENVIRONMENT, POLICY, rollout, **options), discount ** np.arange(5)
+    state, action = rollout.state[:, :-1], rollout.action
+    found = pathwise_terms(environment, POLICY, rollout, **options)
+    assert_close(found.costate, slope, ALGEBRA)
+    assert_close(found.policy, pathwise_gradient(ENVIRONMENT, POLICY, rollout, **options), ALGEBRA)
+    assert_close(found.initial_state, (state[:, 0] * slope[:, 0]) @ numbers, ALGEBRA)
+    along = state * action[..., :1] * slope[:, 1:] * discount * weight[:, None]
+    assert_close(found.dynamics, along.sum(1) @ numbers, ALGEBRA)
+    assert_close(found.reward, np.outer((state[..., 0] + action[..., 1]) @ weight, numbers[0]), ALGEBRA)
+    again = environment_terms(environment, POLICY, rollout, slope, found.policy, **options)
+    assert_close(again.total, found.total, ALGEBRA)
+    bare = environment_terms(ENVIRONMENT, POLICY, rollout, slope, found.policy, **options)
+    assert [bare.dynamics.shape, bare.reward.shape, bare.initial_state.shape] == [(4, 8)] * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "expected"),
+    [
+        ("initial_state", (4, 8, 3), (4, 3, 8)),
+        ("transition", (4, 8, 3), (4, 3, 8)),
+        ("reward", (8, 4), (4, 8)),
+    ],
+)
+def test_jacobians_in_theta_that_do_not_fit(name: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    message = (
+        f"parameters.{name} gives shape {shape}, expected {expected}: rows, then the axes of the value, then those of "
+        "θ; vgrad_lab.verify.check_environment checks it"
+    )
+    with pytest.raises(ValueError, match=whole(message)):
+        pathwise_terms(shared(**{name: lambda *x: np.zeros(shape)}), POLICY, played())
+
+
+def test_another_theta_is_refused() -> None:
+    message = (
+        "the environment was made with another θ than the policy's, so their terms do not add up: take "
+        "environment.parameters.at(policy.theta) and roll out again"
+    )
+    with pytest.raises(ValueError, match=whole(message)):
+        pathwise_terms(shared(), replace(POLICY, theta=POLICY.theta + 0.1), played())

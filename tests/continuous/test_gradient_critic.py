@@ -180,8 +180,8 @@ def one_row() -> Rollout:
             "1 rollouts cannot fit 3 features; give at least 3",
         ),
         (
-            lambda: vgl.predict(vgl.learn_gradient_critic(*PARTS), STATE[:, 1:]),
-            "the critic has weights for 2 steps, the rollout 1; learn one for this horizon",
+            lambda: vgl.predict(vgl.learn_gradient_critic(*PARTS), STATE[:, 2:]),
+            "the critic has weights for 2 steps, the rollout 0; learn one for this horizon",
         ),
         (
             lambda: vgl.population_critic(ORACLE, STATE[:, 0], np.ones((1, 2))),
@@ -236,3 +236,7 @@ def test_what_a_poor_critic_learns_from_noisy_rollouts_in_closed_form() -> None:
         expected, _ = vgl.population_critic(oracle, start, selection, decay=decay)
         across = np.stack([w.T @ selection for w in learned.weight])
         assert_close(across, expected[:3], CLOSED_FORM)
+
+
+def test_a_rollout_may_count_nothing() -> None:
+    assert vgl.learn_gradient_critic(*PARTS, weight=np.array([1.0, 0.0, 1.0])).weight.shape == (2, 3, 2)

@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -8,6 +9,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.helpers import whole
 from vgrad_lab import strategies, verify
 from vgrad_lab.continuous import noise, policies
 from vgrad_lab.continuous.noise import Noise
@@ -142,17 +144,90 @@ def test_singular_slopes_are_integrated() -> None:
 @pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
 def test_bad_scales(scale: float) -> None:
     for make in noise.NOISES.values():
-        with pytest.raises(ValueError, match="a noise scale must be a positive number"):
+        with pytest.raises(ValueError, match=whole(f"a noise scale must be a positive number, got {scale}")):
             make(scale)
 
 
-def test_bad_shapes() -> None:
-    for dof in (2.0, -1.0, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match="dof must be a number above 2"):
-            noise.student_t(dof=dof)
-    for shape in (1.0, 0.5, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match="shape must be a number above 1"):
-            noise.gamma(shape=shape)
-    for bound in (0.0, -1.0, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match=r"bound must lie in \(0, 30\] scales"):
-            noise.truncated_gaussian(bound=bound)
+DOF = "dof must be a number above 2, got {}: below, the noise has no variance; use a larger one"
+SHAPE = "shape must be a number above 1, got {}: at 1 use exponential, below ν is unbounded"
+BOUND = "bound must lie in (0, 30] scales, got {}; without a bound use gaussian"
+
+
+@pytest.mark.parametrize(
+    ("make", "number", "message"),
+    [
+        *((lambda x: noise.student_t(dof=x), x, DOF) for x in (2.0, -1.0, math.nan, math.inf)),
+        *((lambda x: noise.gamma(shape=x), x, SHAPE) for x in (1.0, 0.5, math.nan, math.inf)),
+        *((lambda x: noise.truncated_gaussian(bound=x), x, BOUND) for x in (0.0, -1.0, 30.5, math.nan, math.inf)),
+    ],
+)
+def test_bad_shapes(make: Callable[[float], Noise], number: float, message: str) -> None:
+    with pytest.raises(ValueError, match=whole(message.format(number))):
+        make(number)
+
+
+ENDS = {
+    "gaussian": (-9, 9),
+    "laplace": (-45, 45),
+    "logistic": (-45, 45),
+    "uniform": (-1, 1),
+    "exponential": (0, 45),
+    "triangle": (-1, 1),
+    "epanechnikov": (-1, 1),
+    "truncated_gaussian": (-1, 1),
+}
+BREAKS = {"laplace": (0,), "triangle": (-1, 0, 1), "epanechnikov": (-1, 1), "gamma": (0,)}
+
+
+@pytest.mark.parametrize("name", noise.NOISES)
+def test_names_scales_and_ends(name: str) -> None:
+    plain, wide = noise.NOISES[name](), noise.NOISES[name](2.0)
+    assert plain.name == wide.name == name
+    for law, scale in ((plain, 1), (wide, 2)):
+        assert law.breaks == tuple(scale * x for x in BREAKS.get(name, ()))
+        if name in ENDS:
+            assert law.support == tuple(scale * x for x in ENDS[name])
+    assert wide.variance == pytest.approx(4 * plain.variance)
+
+
+def test_shapes_unless_told() -> None:
+    for make, option, number in (
+        (noise.student_t, "dof", 5.0),
+        (noise.gamma, "shape", 2.0),
+        (noise.truncated_gaussian, "bound", 1.0),
+    ):
+        assert make().variance == make(**{option: number}).variance != make(**{option: number + 1}).variance
+    assert noise.truncated_gaussian(bound=30.0).support == (-30.0, 30.0)
+
+
+def test_scores_are_zero_at_the_ends_where_the_density_is() -> None:
+    for make in (noise.triangle, noise.epanechnikov):
+        assert make(2.0).score(np.array([-2.0, 2.0])).tolist() == [0.0, 0.0]
+    assert noise.gamma().score(np.array([0.0])).tolist() == [0.0]
+
+
+def test_ends_belong_to_laws_that_jump_there() -> None:
+    for law in (noise.uniform(2.0), noise.truncated_gaussian(2.0)):
+        (low, up), (high, down) = law.jumps
+        x = np.array([low, high])
+        assert law.density(x).tolist() == pytest.approx([up, -down])
+        assert law.score(1.01 * x).tolist() == [0.0, 0.0]
+    assert noise.truncated_gaussian(2.0).score(np.array([-2.0, 2.0, 2.1])).tolist() == [0.5, -0.5, 0.0]
+    assert noise.exponential(2.0).density(np.zeros(1)) == [0.5]
+    assert noise.exponential(2.0).score(np.array([0.0, -0.1])).tolist() == [-0.5, 0.0]
+
+
+class Edge(np.random.Generator):
+    """Draws one end of every interval."""
+
+    def __init__(self, end: int) -> None:
+        super().__init__(np.random.PCG64(0))
+        self.end = end
+
+    def uniform(self, low: float = 0.0, high: float = 1.0, size: tuple[int, ...] = ()) -> np.ndarray:
+        return np.full(size, (low, high)[self.end])
+
+
+def test_draws_at_the_edge_stay_inside() -> None:
+    law = noise.truncated_gaussian(2.0, bound=30.0)
+    assert [law.draw(Edge(end), (1,))[0] for end in (0, 1)] == [-60.0, 60.0]

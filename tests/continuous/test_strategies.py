@@ -2,7 +2,7 @@
 
 import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from tests.helpers import unchecked
+from tests.helpers import unchecked, whole
 from vgrad_lab import verify
 from vgrad_lab.advantage import return_to_go
 from vgrad_lab.continuous import environments, policies, strategies
@@ -51,10 +51,6 @@ def test_every_noise_is_reached() -> None:
 def test_noises_by_name() -> None:
     for name in CONTINUOUS_NOISES:
         assert not some(strategies.noises((name,)), lambda n: True).jumps
-    with pytest.raises(ValueError, match="no noise cauchy; choose names from gaussian, "):
-        strategies.noises(("gaussian", "cauchy"))
-    with pytest.raises(ValueError, match="no environment at all"):
-        strategies.environments(())
 
 
 @settings(max_examples=15)
@@ -162,10 +158,64 @@ def test_documented_example_finds_a_planted_fault() -> None:
         run_example(setup + wrong)
 
 
-def test_bad_arguments() -> None:
-    with pytest.raises(ValueError, match="batch and horizon must be at least 1, got 4 and 0"):
-        strategies.rollouts(max_horizon=0)
-    with pytest.raises(ValueError, match="sizes must be at least 1, got 8, 0 and 8"):
-        strategies.environments(max_action=0)
-    with pytest.raises(ValueError, match="shares 5 parameters; neither a linear nor a tanh policy from 2 states"):
-        unchecked(strategies._policy_of)(np.zeros(5), 2, 1, NOISES["gaussian"](1.0))
+def choose(allowed: Iterable[str]) -> str:
+    return f"choose names from {', '.join(allowed)}"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: strategies.noises(("cauchy", "gaussian", "levy")),
+            f"no noise cauchy, levy; {choose(NOISES)}",
+        ),
+        (lambda: strategies.environments(()), f"no environment at all; {choose(strategies.ENVIRONMENTS)}"),
+        (lambda: strategies.environments(max_state=0), "sizes must be at least 1, got 0, 3 and 8"),
+        (lambda: strategies.environments(max_action=0), "sizes must be at least 1, got 8, 0 and 8"),
+        (lambda: strategies.environments(max_width=0), "sizes must be at least 1, got 8, 3 and 0"),
+        (lambda: strategies.rollouts(max_horizon=0), "batch and horizon must be at least 1, got 4 and 0"),
+        (lambda: strategies.rollouts(max_batch=0), "batch and horizon must be at least 1, got 0 and 16"),
+        (
+            lambda: unchecked(strategies._policy_of)(np.zeros(5), 2, 1, NOISES["gaussian"](1.0)),
+            "the environment shares 5 parameters; neither a linear nor a tanh policy from 2 states to 1 actions has as "
+            "many: give rollouts(policies=…) your own",
+        ),
+    ],
+)
+def test_refusals(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=whole(message)):
+        call()
+
+
+def largest(strategy: SearchStrategy[Any], *sizes: Callable[[Any], int], examples: int = 100) -> list[int]:
+    """Largest of each size in some examples."""
+    seen: list[list[int]] = []
+
+    @settings(SEARCH, phases=[Phase.generate], max_examples=examples)
+    @given(strategy)
+    def look(drawn: Any) -> None:
+        seen.append([size(drawn) for size in sizes])
+
+    look()
+    return np.max(seen, axis=0).tolist()
+
+
+def test_sizes_reach_their_ends_and_no_further() -> None:
+    width = lambda p: 0 if p.mean_map(p.theta).outer is None else len(p.mean_map(p.theta).inner)  # noqa: E731
+    networks = strategies.environments(("tanh_network",))
+    sizes = (lambda e: e.state_size, lambda e: e.action_size, lambda e: len(e.dynamics.inner))
+    assert largest(networks, *sizes) == [8, 3, 8]
+    one, calm = environments.linear_quadratic(*[np.eye(1)] * 4), strategies.noises(("gaussian",))
+    assert largest(strategies.policies(one, noise=calm), width, examples=150) == [6]
+    assert largest(strategies.policies(one, noise=calm, max_width=2), width, examples=30) == [2]
+    batch, horizon = (lambda axis=axis: lambda s: s.rollout.reward.shape[axis] for axis in (0, 1))
+    assert largest(strategies.rollouts(st.just(one), noise=calm), batch(), horizon(), examples=250) == [4, 16]
+    small = strategies.rollouts(st.just(one), noise=calm, max_batch=1, max_horizon=1)
+    assert largest(small, batch(), horizon(), examples=5) == [1, 1]
+
+
+def test_a_given_noise_is_the_one_used() -> None:
+    one, flat = environments.linear_quadratic(*[np.eye(1)] * 4), strategies.noises(("uniform",))
+    other = lambda x: int(getattr(x, "policy", x).noise.name != "uniform")  # noqa: E731
+    assert largest(strategies.policies(one, noise=flat), other, examples=10) == [0]
+    assert largest(strategies.rollouts(st.just(one), noise=flat), other, examples=10) == [0]
