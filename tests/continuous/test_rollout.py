@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 
 from tests.continuous.systems import Spec, assert_close, build, by_functions, specs
+from tests.helpers import unchecked, whole
 from vgrad_lab.continuous import environments, policies
 from vgrad_lab.continuous import rollout as module
 from vgrad_lab.continuous.costate import adjoint, costate
@@ -97,22 +98,25 @@ def test_shapes_and_repeatability() -> None:
 @pytest.mark.parametrize(
     ("state", "noise", "message"),
     [
-        (np.zeros((2, 4)), np.zeros((2, 5, 2)), r"initial_state has shape \(2, 4\), expected \(B, 3\)"),
-        (np.zeros((2, 3)), np.zeros((2, 5, 3)), r"noise_draw has shape \(2, 5, 3\), expected \(2, T, 2\)"),
-        (np.zeros((2, 3)), np.zeros((2, 0, 2)), "at least one step"),
-        (np.zeros((0, 3)), np.zeros((0, 5, 2)), "at least one row"),
-        (np.full((2, 3), np.nan), np.zeros((2, 5, 2)), "initial_state holds non-finite"),
-        (np.zeros((2, 3)), np.full((2, 5, 2), np.inf), "noise_draw holds non-finite"),
+        (np.zeros((2, 4)), np.zeros((2, 5, 2)), "initial_state has shape (2, 4), expected (B, 3) for this environment"),
+        (np.zeros((2, 3)), np.zeros((2, 5, 3)), "noise_draw has shape (2, 5, 3), expected (2, T, 2)"),
+        (np.zeros((2, 3)), np.zeros((2, 0, 2)), "noise_draw has horizon T = 0; a rollout needs at least one step"),
+        (np.zeros((0, 3)), np.zeros((0, 5, 2)), "initial_state has batch B = 0; a rollout needs at least one row"),
+        (np.zeros((2, 3)), np.zeros((3, 5, 2)), "noise_draw has shape (3, 5, 2), expected (2, T, 2)"),
+        (np.full((2, 3), np.nan), np.zeros((2, 5, 2)), "initial_state holds non-finite values; give finite numbers"),
+        (np.zeros((2, 3)), np.full((2, 5, 2), np.inf), "noise_draw holds non-finite values; give finite numbers"),
     ],
 )
 def test_bad_arrays(state: np.ndarray, noise: np.ndarray, message: str) -> None:
-    with np.errstate(invalid="ignore"), pytest.raises(ValueError, match=message):
-        rollout(SMALL, POLICY, state, noise)
+    with np.errstate(invalid="ignore"), pytest.raises(ValueError, match=whole(message)):
+        unchecked(rollout)(SMALL, POLICY, state, noise)
 
 
 def test_bad_sizes_and_diverging_rollouts() -> None:
-    with pytest.raises(ValueError, match="batch and horizon must be at least 1, got 2 and 0"):
-        sample_rollout(SMALL, POLICY, np.random.default_rng(0), batch=2, horizon=0)
+    for batch, horizon in ((2, 0), (0, 2)):
+        with pytest.raises(ValueError, match=whole(f"batch and horizon must be at least 1, got {batch} and {horizon}")):
+            sample_rollout(SMALL, POLICY, np.random.default_rng(0), batch=batch, horizon=horizon)
+    assert sample_rollout(SMALL, POLICY, np.random.default_rng(0), batch=1, horizon=1).reward.shape == (1, 1)
     with pytest.raises(ValueError, match="its action size is not the environment's"):
         rollout(SMALL, policies.linear_policy(np.zeros((1, 3))), np.zeros((1, 3)), np.zeros((1, 2, 2)))
     wild = environments.linear_quadratic(1e90 * np.eye(1), np.eye(1), np.eye(1), np.eye(1))
@@ -124,3 +128,65 @@ def test_functions_that_forget_the_batch() -> None:
     wrong = replace(by_functions(SMALL), reward=lambda s, a: -np.sum(s**2))
     with pytest.raises(ValueError, match="write both functions for a batch"):
         rollout(wrong, POLICY, np.zeros((2, 3)), np.zeros((2, 4, 2)))
+
+
+def test_blocks_cover_the_horizon() -> None:
+    step = module._BLOCK_BYTES
+    for bytes_per_step, length in ((0, 5), (1, 5), (step // 5, 5), (step // 2, 2), (step, 1), (2 * step, 1)):
+        cuts = module.blocks(5, bytes_per_step)
+        assert cuts == [slice(start, min(start + length, 5)) for start in range(0, 5, length)]
+
+
+WIDE = environments.random_tanh_network(np.random.default_rng(1), 3, 2, width=4)
+NETWORK = policies.tanh_policy(np.ones((3, 3)), np.zeros(3), np.ones((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("memory", "kept"),
+    [  # (3·memory − 9) arrays (T,B) are left: the dynamics' 4 first, then the mean's 3
+        (4.0, (False, True)),
+        (13 / 3, (True, False)),
+        (15.9 / 3, (True, False)),
+        (16 / 3, (True, True)),
+        (3.9, (False, False)),
+    ],
+)
+def test_layers_are_kept_while_there_is_room(
+    monkeypatch: pytest.MonkeyPatch, memory: float, kept: tuple[bool, bool]
+) -> None:
+    monkeypatch.setattr(module, "_MEMORY", memory)
+    played = sample_rollout(WIDE, NETWORK, np.random.default_rng(2), batch=5, horizon=6)
+    columns = played.columns
+    assert columns is not None
+    for tape, width, is_kept in zip((columns.dynamics_tape, columns.mean_tape), (4, 3), kept, strict=True):
+        assert (tape is not None) is is_kept
+        assert tape is None or tape.shape == (6, width, 5)
+    assert_close(
+        pathwise_gradient(WIDE, NETWORK, played),
+        pathwise_gradient(by_functions(WIDE), NETWORK, replace(played, columns=None)),
+        ALGEBRA,
+    )
+
+
+def test_what_a_rollout_remembers() -> None:
+    played = sample_rollout(WIDE, NETWORK, np.random.default_rng(2), batch=5, horizon=6)
+    own = module.columns_of(*module.structure(WIDE, NETWORK), played)
+    assert own is played.columns
+    assert own.dynamics is WIDE.dynamics
+    assert own.payoff is WIDE.payoff
+    assert np.array_equal(own.parameters, NETWORK.theta)
+    assert np.array_equal(own.x[-1, 3:], np.zeros((2, 5)))
+    assert not any(x.flags.writeable for x in (played.state, played.action, played.reward))
+    plain = module.columns_of(*module.structure(by_functions(WIDE), replace(NETWORK, mean_map=None)), played)
+    assert plain.parameters.size == 0
+    assert plain.dynamics_tape is None
+    assert plain.mean_tape is None
+    for rebuilt in (plain, module.columns_of(*module.structure(WIDE, NETWORK), replace(played, columns=None))):
+        assert rebuilt is not own
+        assert np.array_equal(rebuilt.x, own.x)
+        assert_close(rebuilt.reward, own.reward, ALGEBRA)
+    assert module.same_memory(played.state, played.state[:])
+    assert not module.same_memory(played.state, played.state[:, ::-1])
+    assert not module.same_memory(played.state, played.state.copy())
+    assert not module.same_memory(played.state, played.state[:2])
+    assert repr(played).count("columns") == 0
