@@ -184,10 +184,14 @@ def test_wrong_shapes(
 
 
 @pytest.mark.parametrize(
-    "environment",
-    [systems.bandit(np.ones((2, 4))), systems.obstacle(), systems.shared_point_mass(np.ones(3), gain=np.ones(3))],
+    "make",
+    [
+        lambda: systems.bandit(np.ones((2, 4))),
+        systems.obstacle,
+        lambda: systems.shared_point_mass(np.ones(3), gain=np.ones(3)),
+    ],
 )
-def test_dynamics_as_arrays_are_those_of_the_functions(environment: Environment) -> None:
-    rng = np.random.default_rng(0)
+def test_dynamics_as_arrays_are_those_of_the_functions(make: Callable[[], Environment]) -> None:
+    rng, environment = np.random.default_rng(0), make()
     s, a = rng.normal(size=(5, environment.state_size)), rng.normal(size=(5, environment.action_size))
     assert_close(maps.value(environment.dynamics, np.hstack([s, a])), environment.transition(s, a), ALGEBRA)

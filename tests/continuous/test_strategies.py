@@ -219,3 +219,9 @@ def test_a_given_noise_is_the_one_used() -> None:
     other = lambda x: int(getattr(x, "policy", x).noise.name != "uniform")  # noqa: E731
     assert largest(strategies.policies(one, noise=flat), other, examples=10) == [0]
     assert largest(strategies.rollouts(st.just(one), noise=flat), other, examples=10) == [0]
+
+
+def test_matrices_are_bounded_in_their_largest_singular_value() -> None:
+    assert strategies._bounded(np.diag([3.0, -4.0]), 1.0) == pytest.approx(np.diag([0.75, -1.0]))
+    small = np.diag([0.3, 0.4])
+    assert strategies._bounded(small, 0.5) is small
