@@ -13,6 +13,7 @@ from tests.helpers import unchecked, whole
 from vgrad_lab.advantage import return_to_go
 from vgrad_lab.continuous import environments, estimators, oracles, policies
 from vgrad_lab.continuous.costate import adjoint, closed_loop_jacobian, closed_loop_reward_gradient, costate
+from vgrad_lab.continuous.doors import check_finite
 from vgrad_lab.continuous.parameters import extra_terms
 from vgrad_lab.continuous.payoffs import Payoff
 from vgrad_lab.continuous.rollout import Rollout, rollout, sample_rollout
@@ -251,3 +252,11 @@ def test_everything_else(case: str) -> None:
     make, message = CASES[case]
     with np.errstate(divide="ignore", invalid="ignore"), pytest.raises(ValueError, match=whole(message)):
         make()
+
+
+def test_infinities_that_cancel_are_found_and_large_sums_are_not() -> None:
+    for found in (np.array([np.inf, -np.inf]), np.array([[1.0, np.nan]]), np.array([-np.inf])):
+        with pytest.raises(ValueError, match=whole(f"x {FINITE}")):
+            check_finite("x", found)
+    check_finite("x", np.full(3, 1e308))
+    check_finite("x", np.zeros(0))

@@ -231,3 +231,23 @@ class Edge(np.random.Generator):
 def test_draws_at_the_edge_stay_inside() -> None:
     law = noise.truncated_gaussian(2.0, bound=30.0)
     assert [law.draw(Edge(end), (1,))[0] for end in (0, 1)] == [-60.0, 60.0]
+
+
+@pytest.mark.parametrize("name", noise.NOISES)
+def test_panels_of_the_quadrature(name: str) -> None:
+    law, panels = noise.NOISES[name](), 512 if name in ("student_t", "gamma") else 128
+    assert len(law.quadrature()[0]) == 20 * panels
+    assert len(law.quadrature((law.support[1] + 1, law.support[0] - 1, *law.support))[0]) == 20 * panels
+
+
+def test_how_far_the_charts_reach() -> None:
+    """Student's t to 10^(18/(dof − 2)) widths √dof, at most 10⁶⁵; gamma from e^(−40/(shape − 1)), at least e^−700."""
+    for dof, reach in ((5.0, 1e6), (8.0, 1e3), (2.2, 1e65)):
+        law = noise.student_t(2.0, dof=dof)
+        low, high = law.support
+        assert high == -low == pytest.approx(2 * np.sqrt(dof) * reach, rel=1e-6)
+        assert law.quadrature()[0].max() == pytest.approx(high, rel=1e-3)
+    for shape, least in ((2.0, -40.0), (5.0, -10.0), (1.05, -700.0)):
+        law = noise.gamma(2.0, shape=shape)
+        assert law.support == (0.0, pytest.approx(2 * scipy.special.gammainccinv(shape, 1e-18)))
+        assert np.log(law.quadrature()[0].min() / 2) == pytest.approx(least, abs=1e-2)

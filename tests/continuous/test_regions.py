@@ -152,6 +152,7 @@ def test_grids_have_one_panel_a_line_unless_told(size: int, count: int) -> None:
         for region, again in ((box, regions.box(WIDTHS[:size])), (ball, regions.ball(size, 1.3))):
             assert len(again.refined(parts).volume(None)[1]) == len(region.volume(None)[1])
     assert regions.box(WIDTHS[:1], parts=62500).size == 1  # 10⁶ nodes are not too many
+    assert regions.box(WIDTHS, parts=6).size == 3
 
 
 def test_edges_belong_to_a_region_and_rows_are_apart() -> None:
