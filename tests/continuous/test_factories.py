@@ -227,3 +227,26 @@ def test_panels_by_default_and_their_digits_at_both_ends() -> None:
     np.testing.assert_allclose(left, -right[::-1], rtol=CLOSED_FORM)
     np.testing.assert_allclose(mirrored, weight[::-1], rtol=CLOSED_FORM)
     assert len(panels((0.0, 1.0), (0.0, 0.25, 1.0), count=4)[0]) == 4 * 20
+
+
+def test_point_mass_by_hand_with_and_without_theta() -> None:
+    """p' = p + Δv, v' = v + Δ·e^(gain·θ)·a; r = −p² − v²/10 − e^(price·θ)·a²/20; start (−1, 0) + start·θ."""
+    theta, state, action = np.array([0.5, -1.0]), np.array([[2.0, 3.0]]), np.array([[4.0]])
+    plain = systems.shared_point_mass(theta)
+    assert plain.transition(state, action)[0] == pytest.approx([2.6, 3.8])
+    assert plain.reward(state, action)[0] == pytest.approx(-5.7)
+    assert plain.initial(np.random.default_rng(0), 4000).mean(0) == pytest.approx([-1.0, 0.0], abs=0.01)
+    assert plain.initial(np.random.default_rng(0), 4000).std(0) == pytest.approx([0.1, 0.1], rel=0.05)
+    first = plain.initial(np.random.default_rng(5), 1)
+    assert np.array_equal(first, [-1.0, 0.0] + 0.1 * np.random.default_rng(5).standard_normal((1, 2)))
+    gain, price, start = np.array([1.0, 1.0]), np.array([2.0, 0.0]), np.array([[2.0, 0.0], [0.0, 3.0]])
+    shared = systems.shared_point_mass(theta, gain=gain, price=price, start=start, time_step=0.5)
+    for made in (shared, shared.parameters.at(theta)):
+        assert made.transition(state, action)[0] == pytest.approx([3.5, 3 + 2 * np.exp(-0.5)])
+        assert made.reward(state, action)[0] == pytest.approx(-4.9 - 0.8 * np.e)
+        assert made.initial(np.random.default_rng(0), 4000).mean(0) == pytest.approx([0.0, -3.0], abs=0.01)
+        assert made.dynamics is not None
+        assert made.dynamics.shift.tolist() == [0.0, 0.0]
+        assert made.dynamics.inner @ [2.0, 3.0, 4.0] == pytest.approx(made.transition(state, action)[0])
+    moved = shared.parameters.at(theta + 1)
+    assert moved.transition(state, action)[0] == pytest.approx([3.5, 3 + 2 * np.exp(1.5)])
