@@ -98,3 +98,7 @@ def test_the_grid_of_the_quadrature() -> None:
         message = f"{count} nodes in each of {size} directions make {total} nodes; the most is 10⁶"
         with pytest.raises(ValueError, match=whole(message)):
             gaussian_vector(np.eye(size)).quadrature(count)
+
+
+def test_whole_numbers_become_floats() -> None:
+    assert unchecked(gaussian_vector)(np.array([[2, 1], [1, 3]])).covariance.dtype == float
