@@ -21,12 +21,12 @@ reproduce:
 test:
 	@$(PYTHON) tools/make_venv.py test
 	@$(MAKE) --no-print-directory lint
-	@$(RUN)/python -m pytest
+	@$(RUN)/python -m pytest -n auto --dist worksteal
 
 test-all:
 	@$(PYTHON) tools/make_venv.py dev
 	@$(MAKE) --no-print-directory lint
-	@$(RUN)/python -m pytest --all
+	@$(RUN)/python -m pytest -n auto --dist worksteal --all
 
 mutants:
 	@$(PYTHON) tools/make_venv.py mutation

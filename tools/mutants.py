@@ -99,8 +99,10 @@ def page(result: dict) -> str:
     """The block of tests/README.md."""
     share = result["killed"] / result["mutants"]
     lines = [
-        f"{result['killed']} of {result['mutants']} mutants are found ({share:.1%}; mutmut {result['versions']['mutmut']}). "
-        "Per module: " + ", ".join(f"`{m}` {n['killed']}/{n['mutants']}" for m, n in result["modules"].items()) + ".",
+        f"{result['killed']} of {result['mutants']} mutants are found ({share:.1%}; mutmut "
+        f"{result['versions']['mutmut']}). Per module: "
+        + ", ".join(f"`{m}` {n['killed']}/{n['mutants']}" for m, n in result["modules"].items())
+        + ".",
         "",
         "| survivors | why they live |",
         "|---|---|",

@@ -20,7 +20,9 @@ from vgrad_lab.experiments import verify_ledger
 from vgrad_lab.ledger import LEDGER, Evidence, Statement, Status
 
 COMMANDS = tuple(
-    map(str.split, ("reproduce", "verify", "ladder pretrain", "measure", "rl", "report", "credit", "doctor"))
+    map(
+        str.split, ("reproduce", "verify", "ladder pretrain", "measure", "rl", "report", "credit", "doctor", "forecast")
+    )
 )
 
 

@@ -19,7 +19,7 @@ import torch
 from tqdm.auto import tqdm
 
 from vgrad_lab.checkpoints.forecast import forecast
-from vgrad_lab.checkpoints.grpo import GrpoSettings, default_settings, train
+from vgrad_lab.checkpoints.grpo import GrpoSettings, default_settings, facts, train
 from vgrad_lab.checkpoints.ladders import Rung, list_rungs
 from vgrad_lab.checkpoints.loading import load_checkpoint
 from vgrad_lab.checkpoints.probe import MeasureSettings, measure
@@ -78,7 +78,7 @@ def run_unit(ladder: str, rung: Rung, setting: Setting, seeds: tuple[int, ...]) 
         "protocol": setting.name,
         "seed": 0,
         "checkpoint": {"step": rung.step, "name": rung.name},
-        "settings": {"rl": asdict(setting.rl), "seeds": list(seeds)},
+        "settings": {"rl": facts(setting.rl), "seeds": list(seeds)},
     }
     try:
         torch.set_num_threads(1)
@@ -108,7 +108,7 @@ def run_unit(ladder: str, rung: Rung, setting: Setting, seeds: tuple[int, ...]) 
 
 def unit_id(ladder: str, rung: Rung, setting: Setting, seeds: tuple[int, ...]) -> str:
     """Readable id that ends in a hash of setting and seeds."""
-    return f"{ladder}-{rung.name}-{digest([setting.name, asdict(setting.rl), asdict(setting.task), list(seeds)])}"
+    return f"{ladder}-{rung.name}-{digest([setting.name, facts(setting.rl), asdict(setting.task), list(seeds)])}"
 
 
 def run(
