@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from tests.continuous.systems import Spec, assert_close, build, by_functions, specs
 from tests.helpers import unchecked, whole
 from vgrad_lab.continuous import environments, maps, policies, rollout, systems
-from vgrad_lab.continuous.by_functions import halves, pair
+from vgrad_lab.continuous.by_functions import halves, jacobian_columns, pair
 from vgrad_lab.continuous.costate import adjoint, costate
 from vgrad_lab.continuous.environments import Environment
 from vgrad_lab.continuous.estimators import mean_pathwise_gradient
@@ -195,3 +195,20 @@ def test_dynamics_as_arrays_are_those_of_the_functions(make: Callable[[], Enviro
     rng, environment = np.random.default_rng(0), make()
     s, a = rng.normal(size=(5, environment.state_size)), rng.normal(size=(5, environment.action_size))
     assert_close(maps.value(environment.dynamics, np.hstack([s, a])), environment.transition(s, a), ALGEBRA)
+
+
+def test_where_a_jacobian_of_a_block_lies() -> None:
+    """One matrix where rows share one, in place where columns are contiguous, else a contiguous copy."""
+    rng = np.random.default_rng(0)
+    assert jacobian_columns("f", np.broadcast_to(np.eye(3), (6, 3, 3)), (3, 3), 3, 2).ndim == 2
+    lying = rng.normal(size=(3, 2, 6))
+    for found, kept in (
+        (lying.transpose(2, 0, 1), True),
+        (rng.normal(size=(6, 3, 2)), False),
+        (np.broadcast_to(rng.normal(size=(6, 1, 2)), (6, 3, 2)), False),
+        (rng.normal(size=(6, 2, 3)).transpose(0, 2, 1), False),
+    ):
+        made = jacobian_columns("f", found, (3, 2), 3, 2)
+        assert np.array_equal(made, found.reshape(3, 2, 3, 2).transpose(0, 2, 3, 1))
+        assert np.shares_memory(made, found) is kept
+        assert made.flags.c_contiguous is not kept
