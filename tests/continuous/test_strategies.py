@@ -32,7 +32,7 @@ def smallest(strategy: SearchStrategy[Any], condition: Callable[[Any], bool]) ->
 
 
 def some(strategy: SearchStrategy[Any], condition: Callable[[Any], bool]) -> Any:
-    return find(strategy, condition, settings=settings(SEARCH, phases=[Phase.generate]))
+    return find(strategy, condition, settings=settings(SEARCH, phases=[Phase.generate], max_examples=5000))
 
 
 @given(strategies.noises())
@@ -204,12 +204,21 @@ def test_sizes_reach_their_ends_and_no_further() -> None:
     width = lambda p: 0 if p.mean_map(p.theta).outer is None else len(p.mean_map(p.theta).inner)  # noqa: E731
     networks = strategies.environments(("tanh_network",))
     sizes = (lambda e: e.state_size, lambda e: e.action_size, lambda e: len(e.dynamics.inner))
-    assert largest(networks, *sizes) == [8, 3, 8]
+    assert np.all(np.array(largest(networks, *sizes, examples=40)) <= [8, 3, 8])
+    for size, end in zip(sizes, (8, 3, 8), strict=True):
+        some(networks, lambda e, size=size, end=end: size(e) == end)
     one, calm = environments.linear_quadratic(*[np.eye(1)] * 4), strategies.noises(("gaussian",))
-    assert largest(strategies.policies(one, noise=calm), width, examples=150) == [6]
-    assert largest(strategies.policies(one, noise=calm, max_width=2), width, examples=30) == [2]
+    for bound, options in (
+        (6, strategies.policies(one, noise=calm)),
+        (2, strategies.policies(one, noise=calm, max_width=2)),
+    ):
+        assert largest(options, width, examples=40)[0] <= bound
+        some(options, lambda p, bound=bound: width(p) == bound)
     batch, horizon = (lambda axis=axis: lambda s: s.rollout.reward.shape[axis] for axis in (0, 1))
-    assert largest(strategies.rollouts(st.just(one), noise=calm), batch(), horizon(), examples=250) == [4, 16]
+    rollouts = strategies.rollouts(st.just(one), noise=calm)
+    assert np.all(np.array(largest(rollouts, batch(), horizon(), examples=40)) <= [4, 16])
+    for size, end in ((batch(), 4), (horizon(), 16)):
+        some(rollouts, lambda s, size=size, end=end: size(s) == end)
     small = strategies.rollouts(st.just(one), noise=calm, max_batch=1, max_horizon=1)
     assert largest(small, batch(), horizon(), examples=5) == [1, 1]
 
