@@ -65,3 +65,11 @@ def test_a_bias_that_does_not_fit(shape: tuple[int, ...]) -> None:
         unchecked(policies.linear_policy)(np.ones((2, 3)), np.zeros(shape))
     with pytest.raises(ValueError, match=whole("K has shape (2,) and bias (2,); expected (A, S) and (A,)")):
         unchecked(policies.linear_policy)(np.ones(2))
+
+
+@pytest.mark.parametrize("name", ["state_weight", "bias", "output_weight"])
+def test_each_weight_of_a_tanh_policy_must_be_finite(name: str) -> None:
+    weights = {"state_weight": np.ones((3, 2)), "bias": np.ones(3), "output_weight": np.ones((1, 3))}
+    weights[name] = weights[name] * np.nan
+    with pytest.raises(ValueError, match=name):
+        policies.tanh_policy(**weights)
