@@ -34,7 +34,7 @@ from vgrad_lab.checkpoints.tasks import LabelCopy, PromptBatch, draw_prompts, en
 from vgrad_lab.ray import Ray, along, band, expit, logit
 
 WIDTH: dict[str, float] = {"adamw": 0.20, "sgd": 0.20}
-"""Conformal width of the 90 % band of ``ray.band``, from the calibration ladders (tools/calibrate.py)."""
+"""Width of ``ray.band``: wide by guess, not calibrated yet (tools/calibrate.py makes it the conformal 90 % width)."""
 
 
 @dataclass(frozen=True)

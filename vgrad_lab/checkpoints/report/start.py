@@ -20,7 +20,7 @@ SHOWN = 6
 
 @dataclass(frozen=True)
 class Row:
-    """One forecast at the protocol's last budget: reward before and after, the 90 % band of the latter, the gain."""
+    """One forecast at the protocol's last budget: reward before and after, the band of the latter, the gain."""
 
     name: str
     before: float
@@ -83,7 +83,12 @@ def curves(rows: Sequence[Row]) -> Figure:
             at, look = np.arange(len(x["reward"])), curve(index)
             axis.fill_between(at, x["lower"], x["upper"], color=look["color"], alpha=0.15, linewidth=0)
             axis.plot(at, x["reward"], label=row.name, markevery=max(len(at) // 8, 1), **look)
-        axis.set(xlabel="RL updates", ylabel="reward R", ylim=(-0.02, 1.02), title="Forecast reward, 90 % band")
+        axis.set(
+            xlabel="RL updates",
+            ylabel="reward R",
+            ylim=(-0.02, 1.02),
+            title="Forecast reward, rough band",
+        )
         axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
         return figure
 
