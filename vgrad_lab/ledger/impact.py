@@ -180,9 +180,8 @@ IMPACT: tuple[Statement, ...] = (
             "tests/floor1/test_ray.py::test_adam_step_is_a_damped_sign",
         ),
         evidence=(CHECKS + "s26_adam",),
-        note="With standardised groups μ/σ per parameter is about 1 on the embedded ladder, which makes the factor "
-        "⟨μ, d⟩/‖μ‖₁ about 0.8, and 0.5 where nearly all groups are dead. The rest of the mean-field forecast's "
-        "constant 0.6 is the curvature of the logit along the ray.",
+        note="⟨μ, d⟩/‖μ‖₁ is what noise leaves of a sign step; times the curvature of the logit along the ray, it is "
+        "the constant that S26.forecast sets by hand. `vgrad forecast` prints it for a checkpoint.",
     ),
     Statement(
         id="S26.ray",
@@ -196,7 +195,7 @@ IMPACT: tuple[Statement, ...] = (
             "tests/floor1/test_ray.py::test_clipping_is_followed",
         ),
         note="Exact for one parameter, where no direction can turn. Otherwise the gradient turns: it is measured again "
-        "on the way. Evaluation: docs/results/forecast.json.",
+        "on the way. The study on ladders that chose nothing is not run yet (docs/forecast.md).",
     ),
     Statement(
         id="S27",
