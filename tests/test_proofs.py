@@ -10,7 +10,7 @@ from vgrad_lab.ledger.audit import load
 
 ROOT = Path(__file__).parents[1]
 PROOFS = ROOT / "docs" / "proofs"
-PAGES = sorted(PROOFS.glob("S*.md"))
+PAGES = sorted(PROOFS.glob("[A-Z][0-9][0-9].md"))
 HEADINGS = ["Statement", "Assumptions", "Proof", "Where the paper differs", "Checks", "References"]
 PROVED = {
     "S01": ("dominated", "dependent"),
@@ -80,8 +80,8 @@ def _shape(text: str, page: Path) -> list[str]:
     sections = re.findall(r"^### ([\w.]+)", text, re.MULTILINE)
     for i in ids_of(page):
         wrong += [f"{i} has no section of its own in {n}" for n in ("Statement", "Proof") if i not in inside(text, n)]
-    wrong += [f"{i} is no id of this page" for i in sections if re.match(r"S\d\d", i) and i not in ids_of(page)]
-    verdicts = dict(re.findall(r"^\| (S[\w.]+) \| `(\w+)` \|$", text, re.MULTILINE))
+    wrong += [f"{i} is no id of this page" for i in sections if re.match(r"[A-Z]\d\d", i) and i not in ids_of(page)]
+    verdicts = dict(re.findall(r"^\| ([A-Z]\d\d[\w.]*) \| `(\w+)` \|$", text, re.MULTILINE))
     expected = {i: str(LEDGER[i].status) for i in ids_of(page)}
     wrong += [] if verdicts == expected else [f"verdicts are {verdicts}, the ledger has {expected}"]
     return wrong + [f"left over: {word}" for word in ("TODO", "FIXME", "XXX") if word in text]
@@ -90,7 +90,7 @@ def _shape(text: str, page: Path) -> list[str]:
 def _names(text: str, page: Path) -> list[str]:
     wrong = []
     kinds = {"evidence": "evidence", "test": "tests"}
-    for i, kind, name in re.findall(r"^\| (S[\w.]+) \| (\w+) \| `([^`]+)` \|$", text, re.MULTILINE):
+    for i, kind, name in re.findall(r"^\| ([A-Z]\d\d[\w.]*) \| (\w+) \| `([^`]+)` \|$", text, re.MULTILINE):
         if kind not in kinds or i not in LEDGER or name not in getattr(LEDGER[i], kinds[kind]):
             wrong.append(f"{name} is no {kind} of {i}")
     own = [LEDGER[i] for i in ids_of(page)]
@@ -152,7 +152,7 @@ def _maths(text: str) -> list[str]:
 
 
 def test_every_statement_has_its_page() -> None:
-    assert [page.stem for page in PAGES] == list(PROVED)
+    assert [page.stem for page in PAGES] == sorted(PROVED)
     assert {i for page in PAGES for i in ids_of(page)} <= set(LEDGER)
 
 
@@ -164,7 +164,7 @@ def test_page(page: Path) -> None:
 def test_index_lists_every_page_with_its_corrections() -> None:
     index = PROOFS / "README.md"
     text = index.read_text(encoding="utf-8")
-    rows = re.findall(r"^\| \[(S\d\d)\]\((S\d\d)\.md\) \| (.+) \| (.+) \|$", text, re.MULTILINE)
+    rows = re.findall(r"^\| \[([A-Z]\d\d)\]\(([A-Z]\d\d)\.md\) \| (.+) \| (.+) \|$", text, re.MULTILINE)
     assert [row[0] for row in rows] == [page.stem for page in PAGES]
     for stem, target, title, corrections in rows:
         page = PROOFS / f"{stem}.md"

@@ -166,7 +166,7 @@ def notebooks(names: list[str]) -> None:
 
 def main() -> None:
     """Write everything."""
-    proofs = {path.stem for path in (ROOT / "docs" / "proofs").glob("S*.md")}
+    proofs = {path.stem for path in (ROOT / "docs" / "proofs").glob("[A-Z][0-9][0-9].md")}
     (ROOT / "docs" / "ledger.md").write_text(page(LEDGER, proofs=proofs), encoding="utf-8")
     (ROOT / "docs" / "notation.md").write_text(notation.page(), encoding="utf-8")
     (ROOT / "docs" / "credit.md").write_text(credit_page(), encoding="utf-8")

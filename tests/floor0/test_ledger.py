@@ -83,7 +83,7 @@ def test_dotted_name_errors() -> None:
         load("vgrad_lab.tolerances:ALGEBRA")
 
 
-PROOFS = {path.stem for path in (ROOT / "docs" / "proofs").glob("S*.md")}
+PROOFS = {path.stem for path in (ROOT / "docs" / "proofs").glob("[A-Z][0-9][0-9].md")}
 
 
 @pytest.mark.parametrize(
