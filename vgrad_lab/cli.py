@@ -3,13 +3,14 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from vgrad_lab import __version__
 from vgrad_lab.checkpoints.errors import UserError
-from vgrad_lab.experiments import forecast_command
+from vgrad_lab.experiments import checkpoint_commands, forecast_command, verify_command
+from vgrad_lab.experiments.command_line import Json, Quiet, Seed, Stopped, as_json
 
 INTERRUPTED = 130
 
@@ -25,10 +26,6 @@ ladder = typer.Typer(name="ladder", help="Make a ladder of pretraining checkpoin
 app.add_typer(ladder)
 app.command()(forecast_command.forecast)
 
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout and nothing else there.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
-Seed = Annotated[int, typer.Option(help="Seed.", min=0)]
-
 
 def _version(show: bool) -> None:
     if show:
@@ -43,16 +40,6 @@ def _options(
     ] = False,
 ) -> None:
     """Shared options."""
-
-
-class _Stopped(Exception):
-    """An interrupt about which the command has its own line to say."""
-
-
-def _json(value: Any) -> str:
-    import json
-
-    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
 
 
 @app.command()
@@ -77,57 +64,14 @@ def reproduce(
         out, embedded_ladder.with_seed(settings, seed), workers=workers, progress=not (quiet or json_)
     )
     if json_:
-        typer.echo(_json(result))
+        typer.echo(as_json(result))
     else:
         typer.echo(embedded_ladder.describe(result))
     if result["failed"]:
         raise typer.Exit(1)
 
 
-@app.command()
-def verify(
-    all_: Annotated[bool, typer.Option("--all", help="Every statement, written to verify.json (or to --out).")] = False,
-    only: Annotated[
-        list[str] | None, typer.Option(help="Ledger id (S08, S17.sharp) or the paper's name (lemma-1); repeatable.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the rows as JSON here, also when a check fails.")] = None,
-    seed: Seed = 0,
-    examples: Annotated[int, typer.Option(help="Random systems per check.", min=1)] = 20,
-    json_: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Run the ledger's deterministic checks and print statement, verdict, residual.
-
-    Without options: every statement, printed and not written. Exit code 1 when a check failed.
-
-    Examples: `vgrad verify --all` · `vgrad verify --only lemma-1 --examples 200` · `vgrad verify --json`
-    """
-    from vgrad_lab.checkpoints import atomic
-    from vgrad_lab.experiments import verify_ledger
-
-    if all_ and only:
-        raise UserError("--all and --only were both given; choose one")
-    target = out or (Path("verify.json") if all_ else None)
-    if target and target.is_dir():
-        raise UserError(f"--out is {target}, a folder; give the name of a file")
-    if target:
-        atomic.require_writable(target.parent)
-    found: list[dict[str, Any]] = []
-    complete = False
-    try:
-        for row in verify_ledger.rows(only=only, seed=seed, examples=examples, progress=not quiet):
-            found.append(row)
-        complete = True
-    except KeyboardInterrupt:
-        pass
-    written = verify_ledger.document(found, only=only, seed=seed, examples=examples, complete=complete)
-    if target:
-        atomic.write_file(target, _json(written) + "\n")
-    typer.echo(_json(written) if json_ else verify_ledger.table(found) + (f"\nwritten to {target}" if target else ""))
-    if not complete:
-        raise _Stopped(f"interrupted after {len(found)} rows" + (f", kept in {target}" if target else ""))
-    if verify_ledger.failed(found):
-        raise typer.Exit(1)
+app.command()(verify_command.verify)
 
 
 @ladder.command("pretrain")
@@ -151,63 +95,8 @@ def ladder_pretrain(
     typer.echo(f"{len(rungs)} checkpoints in {folder}, steps {rungs[0].step} to {rungs[-1].step}")
 
 
-@app.command()
-def measure(
-    path: Annotated[Path, typer.Argument(help="A checkpoint folder, or a ladder (a folder of step<number> folders).")],
-    out: Annotated[Path | None, typer.Option(help="Run folder to publish the records in.")] = None,
-    alpha: Annotated[float, typer.Option(help="α of the headroom, per unit reward.")] = 1.0,
-    group: Annotated[int, typer.Option(help="GRPO group size inside Λ and κ.", min=2)] = 8,
-    prompts: Annotated[int, typer.Option(help="Evaluation prompts drawn.", min=1)] = 256,
-    json_: Json = False,
-) -> None:
-    """Measure Σ, both readings of Λ, headroom, P_gap and the trivial baselines, before any RL.
-
-    Examples: `vgrad measure runs/embedded/ladder/step001000` · `vgrad measure runs/embedded/ladder --json`
-    """
-    from vgrad_lab.checkpoints import probe
-    from vgrad_lab.experiments import one_checkpoint
-
-    if alpha <= 0:
-        raise UserError(f"alpha is {alpha}; give a positive number")
-    settings = probe.MeasureSettings(alpha=alpha, group_size=group, prompts=prompts)
-    _finish(one_checkpoint.run(path, measures=settings, out=out), one_checkpoint.describe_measures, json_)
-
-
-@app.command()
-def rl(
-    path: Annotated[Path, typer.Argument(help="A checkpoint folder, or a ladder (a folder of step<number> folders).")],
-    out: Annotated[Path | None, typer.Option(help="Run folder to publish the records in.")] = None,
-    optimizer: Annotated[str, typer.Option(help="adamw or sgd.")] = "adamw",
-    lr: Annotated[float | None, typer.Option(help="Learning rate; default 1e-4 (adamw), 1e-2 (sgd).")] = None,
-    clip: Annotated[
-        float | None, typer.Option(help="Gradient-norm clip, 0 for none; default 1 (adamw), none (sgd).")
-    ] = None,
-    group: Annotated[int, typer.Option(help="Samples per prompt.", min=2)] = 8,
-    budget: Annotated[
-        list[int] | None, typer.Option(help="Updates to record at; repeatable. Default 10 20 25 30.")
-    ] = None,
-    seed: Annotated[list[int] | None, typer.Option(help="Seeds; repeatable. Default 0.")] = None,
-    json_: Json = False,
-) -> None:
-    """Run GRPO on the label-copying task from a checkpoint and record the reward at each budget.
-
-    Examples: `vgrad rl runs/embedded/ladder/step001000` · `vgrad rl PATH --optimizer sgd --lr 0.01 --seed 0 --seed 1`
-    """
-    from dataclasses import replace
-
-    from vgrad_lab.checkpoints import grpo
-    from vgrad_lab.experiments import one_checkpoint
-
-    default = grpo.default_settings(optimizer)
-    settings = replace(
-        default,
-        learning_rate=default.learning_rate if lr is None else lr,
-        clip=default.clip if clip is None else clip or None,
-        group_size=group,
-        budgets=tuple(budget or default.budgets),
-    )
-    records = one_checkpoint.run(path, rl=settings, seeds=tuple(seed or (0,)), out=out)
-    _finish(records, one_checkpoint.describe_rl, json_)
+app.command()(checkpoint_commands.measure)
+app.command()(checkpoint_commands.rl)
 
 
 @app.command()
@@ -242,7 +131,7 @@ def credit(
     settings = credit_flow.with_seeds(credit_flow.TINY if tiny else credit_flow.SETTINGS, seeds, first=seed)
     result = credit_flow.run(out, settings, workers=workers, progress=not (quiet or json_))
     if json_:
-        typer.echo(_json(result))
+        typer.echo(as_json(result))
     else:
         typer.echo(credit_flow.describe(result))
     if result["failed"]:
@@ -258,17 +147,8 @@ def doctor(run: Annotated[Path, typer.Argument(help="A TRL run's folder, or its 
     from vgrad_lab.integrations import doctor as page
 
     result = page.diagnose(run)
-    typer.echo(_json(result) if json_ else page.describe(result))
+    typer.echo(as_json(result) if json_ else page.describe(result))
     raise typer.Exit(int(not result["healthy"]))
-
-
-def _finish(records: list[dict[str, Any]], describe: Any, json_: bool) -> None:
-    if json_:
-        typer.echo(_json(records))
-    else:
-        typer.echo(describe(records))
-    if any(r["status"] != "done" for r in records):
-        raise typer.Exit(1)
 
 
 def main() -> NoReturn:
@@ -280,7 +160,7 @@ def main() -> NoReturn:
     except UserError as error:
         print(f"vgrad: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
-    except _Stopped as stop:
+    except Stopped as stop:
         print(f"vgrad: {stop}", file=sys.stderr)  # noqa: T201
         sys.exit(INTERRUPTED)
     except ModuleNotFoundError as error:

@@ -15,8 +15,7 @@ import typer
 from safetensors.numpy import load_file, save_file
 
 from tests import tiny_models
-from vgrad_lab import cli
-from vgrad_lab.experiments import verify_ledger
+from vgrad_lab.experiments import verify_command, verify_ledger
 from vgrad_lab.ledger import LEDGER, Evidence, Statement, Status
 
 COMMANDS = tuple(
@@ -239,7 +238,7 @@ def test_a_check_that_raises_is_a_row_and_the_others_go_on(
 ) -> None:
     plant(monkeypatch, "raising_check", "nan_check", "lacking_check", "no_such_name", "good_check")
     with pytest.raises(typer.Exit) as stop:
-        cli.verify(all_=True, out=tmp_path / "v.json", quiet=True)
+        verify_command.verify(all_=True, out=tmp_path / "v.json", quiet=True)
     assert stop.value.exit_code == 1
     written = json.loads((tmp_path / "v.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
     assert [row["outcome"] for row in written["rows"]] == ["FAILED", "FAILED", "not run", "FAILED", "passed"]

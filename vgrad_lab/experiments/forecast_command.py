@@ -1,11 +1,12 @@
 """`vgrad forecast`: the RL curve of a checkpoint, or which checkpoint of a ladder to start from, before any RL."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from vgrad_lab.experiments.command_line import Json, Quiet, as_json
 
 
 def forecast(
@@ -27,10 +28,8 @@ def forecast(
     prompts: Annotated[int, typer.Option(help="Prompts for each of them.", min=16)] = 64,
     seed: Annotated[int, typer.Option(help="Seed of the prompts.", min=0)] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for records, figures and a page.")] = None,
-    json_: Annotated[
-        bool, typer.Option("--json", help="Print the records as JSON on stdout and nothing else.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    json_: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Forecast the GRPO reward curve with a rough band, without an RL step; rank a ladder's checkpoints by the gain.
 
@@ -65,7 +64,7 @@ def _finish(records: list[dict[str, Any]], out: Path | None, json_: bool) -> Non
         from vgrad_lab.checkpoints.report.start import write_start
 
         page = write_start(out)
-    typer.echo(json.dumps(records, indent=2, sort_keys=True, ensure_ascii=False) if json_ else describe(records))
+    typer.echo(as_json(records) if json_ else describe(records))
     if page is not None and not json_:
         typer.echo(f"page: {page}")
     if any(r["status"] != "done" for r in records):
