@@ -4,7 +4,10 @@ A floor's own objects are built from them: by ``map``, or as ``vgrad_lab.continu
 module that names Hypothesis; what other floors need of it they take from here.
 """
 
-from typing import Any, NamedTuple
+import random
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from hypothesis import strategies as st
@@ -19,6 +22,23 @@ CONTINUOUS_NOISES = ("gaussian", "laplace", "logistic", "student_t", "triangle",
 """Names of the noises whose density has no jump: Lemma 1 holds for them."""
 JUMPING_NOISES = ("uniform", "exponential", "truncated_gaussian")
 """Names of the noises whose density jumps."""
+
+
+_T = TypeVar("_T")
+
+
+def steady(make: Callable[..., _T]) -> Callable[..., _T]:
+    """Leave the ``random`` module as it was: run-time type checkers draw from it, which Hypothesis forbids."""
+
+    @wraps(make)
+    def wrapped(*args: Any, **options: Any) -> _T:
+        before = random.getstate()
+        try:
+            return make(*args, **options)
+        finally:
+            random.setstate(before)
+
+    return wrapped
 
 
 class RolloutShape(NamedTuple):
@@ -145,3 +165,19 @@ def simplices(draw: Any, *, min_size: int = 2, max_size: int = 64) -> ndarray:
     rng = np.random.default_rng(draw(seeds()))
     p = rng.permutation(kind(rng, size))
     return np.asarray(p / p.sum())
+
+
+class TreeShape(NamedTuple):
+    """Sizes of a token tree: vocabulary, longest answer, and the token that ends one (None: one length)."""
+
+    vocab: int
+    horizon: int
+    end: int | None
+
+
+@st.composite
+def tree_shapes(draw: Any, *, max_vocab: int = 4, max_horizon: int = 4, max_answers: int = 200) -> TreeShape:
+    """Shapes of token trees of at most ``max_answers`` answers, with any end token or none."""
+    vocab = draw(st.integers(2, max_vocab))
+    horizon = draw(st.integers(1, max(h for h in range(1, max_horizon + 1) if h == 1 or vocab**h <= max_answers)))
+    return TreeShape(vocab, horizon, draw(st.one_of(st.none(), st.integers(0, vocab - 1))))
