@@ -15,10 +15,11 @@ from vgrad_lab.advantage import Baseline
 from vgrad_lab.checkpoints import expected_update, grpo
 from vgrad_lab.checkpoints import forecast as module
 from vgrad_lab.checkpoints.errors import UserError
-from vgrad_lab.checkpoints.expected_update import ForecastSettings, Scene, heard, moments
+from vgrad_lab.checkpoints.expected_update import heard, moments
 from vgrad_lab.checkpoints.forecast import forecast
 from vgrad_lab.checkpoints.loading import Checkpoint
 from vgrad_lab.checkpoints.probe import evaluation_prompts
+from vgrad_lab.checkpoints.scene import ForecastSettings, Scene, thinned
 from vgrad_lab.checkpoints.tasks import LabelCopy
 
 TASK = LabelCopy()
@@ -258,3 +259,38 @@ def test_a_step_that_explodes_is_named_and_undone() -> None:
     with pytest.raises(UserError, match="not finite along the forecast"):
         forecast(checkpoint, TASK, dataclasses.replace(ADAMW, learning_rate=1e36), CHEAP)
     assert_same(before, checkpoint.model)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 30])
+def test_few_prompts_stand_for_all(size: int) -> None:
+    checkpoint = tiny()
+    settings = dataclasses.replace(CHEAP, evaluation_prompts=256, ray_prompts=size)
+    whole = scene(checkpoint, ADAMW, settings)
+    n = len(whole.evaluation.last)
+    whole = dataclasses.replace(whole, start=torch.arange(n)[:, None])
+    success = np.random.default_rng(size).random(n) ** 3
+    few = thinned(whole, success)
+    kept = few.start[:, 0].numpy() if few.start is not None else np.zeros(0, int)
+    assert len(few.evaluation.last) == len(set(kept)) <= size
+    np.testing.assert_array_equal(few.evaluation.tokens, whole.evaluation.tokens[kept])
+    np.testing.assert_array_equal(few.evaluation.target, whole.evaluation.target[kept])
+    assert few.evaluation.weight.sum() == pytest.approx(1.0, abs=1e-12)
+    exact = whole.evaluation.weight @ success
+    assert few.evaluation.weight @ success[kept] == pytest.approx(exact, abs=0.6 / size)
+    same = dataclasses.replace(whole, settings=dataclasses.replace(settings, ray_prompts=n))
+    assert thinned(same, success) is same
+
+
+def test_cost_counts_each_prompt_that_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint, seen, plain = tiny(), [], module.look
+    for place in (module, expected_update):
+        monkeypatch.setattr(place, "look", lambda s: seen.append(len(s.evaluation.last)) or plain(s))
+    f = forecast(checkpoint, TASK, ADAMW, dataclasses.replace(CHEAP, ray_prompts=5))
+    assert f.forward == sum(seen) + f.backward // 3
+    assert set(seen[1:]) == {5}
+
+
+@pytest.mark.parametrize("bad", [{"ray_prompts": 0}, {"evaluation_prompts": 0}, {"points": 0}, {"turn": 0.0}])
+def test_a_forecast_without_prompts_is_refused(bad: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="give positive numbers"):
+        ForecastSettings(**bad)

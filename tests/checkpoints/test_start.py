@@ -15,7 +15,7 @@ from tests.checkpoints.test_report import read
 from tests.helpers import unchecked
 from vgrad_lab.checkpoints import grpo
 from vgrad_lab.checkpoints.errors import UserError
-from vgrad_lab.checkpoints.expected_update import ForecastSettings
+from vgrad_lab.checkpoints.scene import ForecastSettings
 from vgrad_lab.checkpoints.forecast import WIDTH, plan_of
 from vgrad_lab.checkpoints.report import start, write_report
 from vgrad_lab.checkpoints.store import canonical, digest

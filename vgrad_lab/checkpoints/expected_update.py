@@ -1,9 +1,7 @@
 """Expected GRPO update of a model, its noise, and the rewards along the ray that it points to."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,42 +13,13 @@ from torch import Tensor
 from vgrad_lab.checkpoints.errors import UserError
 from vgrad_lab.checkpoints.grpo import GrpoSettings, divergence, grpo_loss
 from vgrad_lab.checkpoints.probe import answer_logits, micro_batches, on_device
+from vgrad_lab.checkpoints.scene import Scene, Weights, look, move
 from vgrad_lab.checkpoints.tasks import PromptBatch
 from vgrad_lab.impact import grpo_scale
 from vgrad_lab.ray import Ray, optimizer_speed, travel
 
-Weights = list[Tensor]
-"""One tensor per trained parameter."""
 ADAM_EPS = 1e-8
 """Added to the root mean square in torch's AdamW."""
-
-
-@dataclass(frozen=True)
-class ForecastSettings:
-    """What a forecast may spend.
-
-    passes: gradient measurements. prompts: drawn per pass. micro_batch: prompts per gradient sample, for the noise.
-    points: forward evaluations per ray. evaluation_prompts: drawn for them. turn: rise of the logit after which the
-    gradient is measured again. width: of the band, None for the calibrated one of the optimiser.
-    """
-
-    passes: int = 3
-    prompts: int = 64
-    micro_batch: int = 8
-    points: int = 4
-    evaluation_prompts: int = 256
-    turn: float = 0.5
-    width: float | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.passes < 1 or self.points < 1 or self.turn <= 0:
-            raise UserError(f"passes {self.passes}, points {self.points}, turn {self.turn}: give positive numbers")
-        if self.micro_batch < 1 or self.prompts < 2 * self.micro_batch:
-            raise UserError(
-                f"prompts is {self.prompts} and micro_batch {self.micro_batch}; the noise of the gradient needs at "
-                "least two micro-batches of at least one prompt"
-            )
 
 
 @dataclass(frozen=True)
@@ -68,39 +37,6 @@ class Moments:
     norm2: float
     noise: float
     pull: float = 0.0
-
-
-@dataclass(frozen=True)
-class Scene:
-    """What a forecast looks at: a model with its trained parameters, evaluation prompts, the protocol, the budget.
-
-    updates: of the whole run. start: logits of the evaluation prompts at the checkpoint, for the KL penalty only.
-    """
-
-    model: Any
-    parameters: Weights
-    evaluation: PromptBatch
-    rl: GrpoSettings
-    settings: ForecastSettings
-    updates: int
-    start: Tensor | None = None
-
-
-@contextmanager
-def kept(model: Any, parameters: Weights) -> Iterator[None]:
-    """Dropout off inside; at the end the weights are put back, bit for bit, and gradients dropped."""
-    before = [p.detach().clone() for p in parameters]
-    training = [m for m in model.modules() if m.training]
-    try:
-        model.eval()
-        yield
-    finally:
-        for module in training:
-            module.training = True
-        with torch.no_grad():
-            for p, old in zip(parameters, before, strict=True):
-                p.copy_(old)
-                p.grad = None
 
 
 def moments(s: Scene, batch: PromptBatch, start: Tensor | None = None) -> Moments:
@@ -192,38 +128,6 @@ def noise_factor(m: Moments, direction: Weights) -> float:
     return dot(m.ascent, direction) / length if length > 0 else 0.0
 
 
-def move(parameters: Weights, direction: Weights, length: float) -> None:
-    """θ ← θ + length·direction."""
-    with torch.no_grad():
-        for p, d in zip(parameters, direction, strict=True):
-            p.add_(d, alpha=length)
-
-
-def start_logits(model: Any, batch: PromptBatch, micro_batch: int) -> Float[Tensor, "Q V"]:
-    """Logits of every prompt at the present weights."""
-    with torch.no_grad():
-        parts = [answer_logits(model, *on_device(model, batch, rows)[:2]) for rows in micro_batches(batch, micro_batch)]
-    return torch.cat(parts)
-
-
-def look(s: Scene) -> tuple[Float[ndarray, " Q"], float]:
-    """p(y*|q) of every evaluation prompt over the full vocabulary, and β·KL from the start (0 without a penalty)."""
-    found, penalty = [], 0.0
-    with torch.no_grad():
-        for rows in micro_batches(s.evaluation, s.rl.micro_batch):
-            tokens, last, target = on_device(s.model, s.evaluation, rows)
-            logits = answer_logits(s.model, tokens, last)
-            p = torch.softmax(logits.double(), -1)
-            found.append(p[torch.arange(len(target), device=p.device), target].cpu().numpy())
-            if s.start is not None:
-                kl = divergence(logits, s.start[rows]).double().cpu().numpy()
-                penalty += s.rl.kl * float(s.evaluation.weight[rows] @ kl)
-    success = np.concatenate(found)
-    if not np.isfinite([*success, penalty]).all():
-        raise UserError("the reward is not finite along the forecast; lower the learning rate or the number of updates")
-    return success.clip(0, 1), max(penalty, 0.0)
-
-
 def step_response(m: Moments, square: Weights) -> Callable[[float], float]:
     """ψ(φ): first-order gain of Adam's step with φ times the mean gradient and the same noise, over that at φ = 1."""
     grid = np.linspace(0, 1, 11)
@@ -245,10 +149,10 @@ def explore(
     reach = max(float(rate.sum()), 1.0) * (1.0 if s.rl.optimizer == "adamw" else 1.5)
     response = step_response(m, square) if s.start is not None else None
     clip, norm2, noise = s.rl.clip, m.norm2, m.noise
-    looks = 0
+    here, looks = look(s), 1
     for _ in range(4):
-        ray = follow(s, m, direction, reach)
-        looks += len(ray.position)
+        ray = follow(s, m, direction, reach, here)
+        looks += len(ray.position) - 1
         relative = optimizer_speed(ray, s.rl.optimizer, clip=clip, norm2=norm2, noise=noise, response=response)
         x = travel(relative, len(rate), schedule=rate)
         if x[-1] <= ray.position[-1]:
@@ -257,19 +161,19 @@ def explore(
     return ray, x, looks
 
 
-def follow(s: Scene, m: Moments, direction: Weights, reach: float) -> Ray:
-    """Rewards along a ray at points up to ``reach`` updates, closer together near the start."""
+def follow(s: Scene, m: Moments, direction: Weights, reach: float, here: tuple[Float[ndarray, " Q"], float]) -> Ray:
+    """Rewards along a ray at points up to ``reach`` updates, closer together near the start; here: a look from it."""
     rl, w, n = s.rl, s.evaluation.weight, s.rl.group_size
     stretch = dot(m.ascent, direction) / max(m.norm2, 1e-30) if rl.optimizer == "adamw" else 1.0
     slope, at, rows = rl.learning_rate * m.slope * stretch, 0.0, []
-    p, penalty = look(s)
+    p, penalty = here
     rise = abs(slope) / max(float(w @ p) * (1 - float(w @ p)), 1e-12)
     first = min(max(0.4 / max(rise, 1e-12), reach / 64), reach / s.settings.points)
     position = [0.0, *np.geomspace(first, reach, s.settings.points)] if s.settings.points > 1 else [0.0, reach]
     for x in position:
         move(s.parameters, direction, rl.learning_rate * (x - at))
         at = x
-        p, penalty = look(s) if x > 0 else (p, penalty)
+        p, penalty = look(s) if x > 0 else here
         spread = p * (1 - p)
         kappa = grpo_scale(p, n, baseline=rl.baseline, ddof=rl.ddof, eps=rl.eps)
         scale = float(w @ (kappa * spread)) / max(float(w @ spread), 1e-300)

@@ -14,22 +14,11 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from vgrad_lab.checkpoints.errors import UserError
-from vgrad_lab.checkpoints.expected_update import (
-    ForecastSettings,
-    Scene,
-    Weights,
-    explore,
-    first_step,
-    kept,
-    look,
-    moments,
-    move,
-    noise_factor,
-    start_logits,
-)
+from vgrad_lab.checkpoints.expected_update import explore, first_step, moments, noise_factor
 from vgrad_lab.checkpoints.grpo import GrpoSettings, learning_rates
 from vgrad_lab.checkpoints.loading import Checkpoint
 from vgrad_lab.checkpoints.probe import evaluation_prompts
+from vgrad_lab.checkpoints.scene import ForecastSettings, Scene, Weights, kept, look, move, start_logits, thinned
 from vgrad_lab.checkpoints.tasks import LabelCopy, PromptBatch, draw_prompts, encode_prompts
 from vgrad_lab.ray import Ray, along, band, expit, logit
 
@@ -65,8 +54,12 @@ class ForecastPlan:
 def plan_of(rl: GrpoSettings, settings: ForecastSettings | None = None) -> ForecastPlan:
     """Plan whose settings name the width of the band, so that a record says with which it was made."""
     settings = ForecastSettings() if settings is None else settings
-    width = WIDTH[rl.optimizer] if settings.width is None else settings.width
-    return ForecastPlan(rl, replace(settings, width=width))
+    return ForecastPlan(rl, replace(settings, width=width_of(rl, settings)))
+
+
+def width_of(rl: GrpoSettings, settings: ForecastSettings) -> float:
+    """Width of the band: the settings' own, or the optimiser's."""
+    return WIDTH[rl.optimizer] if settings.width is None else settings.width
 
 
 def forecast(
@@ -97,7 +90,8 @@ def forecast(
         batches = [fresh_prompts(checkpoint, task, settings, i) for i in range(settings.passes)]
         first, *starts = (start_logits(model, b, rl.micro_batch) if rl.kl > 0 else None for b in (evaluation, *batches))
         s = Scene(model, parameters, evaluation, rl, settings, total, first)
-        curve, forward = [float(evaluation.weight @ look(s)[0])], 1 + (rl.kl > 0)
+        curve, forward = [float(evaluation.weight @ (success := look(s)[0]))], 0
+        s = thinned(s, success)
         while (done := len(curve) - 1) < total and len(turns) < settings.passes:
             m = moments(s, batches[len(turns)], starts[len(turns)])
             direction, memory = first_step(m, rl, memory, share=done / total)
@@ -108,15 +102,14 @@ def forecast(
             turns.append(done)
             factors.append(noise_factor(m, direction) if rl.optimizer == "adamw" else 1.0)
             forward += looks
-    width = WIDTH[rl.optimizer] if settings.width is None else settings.width
     drawn = len(turns) * (settings.prompts // settings.micro_batch) * settings.micro_batch
     copies = settings.passes * settings.prompts if rl.kl > 0 else 0
     return Forecast(
         np.array(curve),
-        *band(np.array(curve), width=width),
+        *band(np.array(curve), width=width_of(rl, settings)),
         turns=tuple(turns),
         noise_factor=tuple(factors),
-        forward=forward * len(evaluation.last) + drawn + copies,
+        forward=(1 + (rl.kl > 0)) * len(evaluation.last) + forward * len(s.evaluation.last) + drawn + copies,
         backward=(4 if rl.kl > 0 else 3) * drawn,
     )
 
