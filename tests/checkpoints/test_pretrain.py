@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.optim import Muon
 
 from vgrad_lab.checkpoints.atomic import TEMPORARY, new_folder, write_file
@@ -197,6 +198,7 @@ def test_other_folders_are_refused(tmp_path: Path, ladder: Path) -> None:
         ({"hidden": 30, "heads": 4}, "even multiple of heads"),
         ({"hidden": 12, "heads": 4}, "even multiple of heads"),
         ({"length": 300}, "exceeds positions"),
+        ({"family": "lama"}, "family is 'lama'; choose one of olmo2, llama, gpt_neox"),
         ({"corpus_share": 0.95}, "must not be negative"),
     ],
 )
@@ -261,3 +263,19 @@ def test_atomic_writes_leave_nothing_behind(tmp_path: Path) -> None:
             assert not (tmp_path / "b").exists() or content == "two"
         assert contents(tmp_path / "b") == {"file": content.encode()}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt_neox"])
+def test_other_families_have_ladders_of_their_own(family: str, tmp_path: Path) -> None:
+    settings = replace(TINY, family=family, steps=4, every=2)
+    assert settings_identity(settings) != settings_identity(replace(settings, family="olmo2"))
+    rungs = pretrain(settings, tmp_path, progress=False, threads=1)
+    assert [json.loads((r.path / "config.json").read_text())["model_type"] for r in rungs] == [family] * 2
+    first, second = (load_file(r.path / "model.safetensors") for r in rungs)
+    assert all(not torch.equal(first[name], second[name]) for name in first if first[name].ndim == 2)
+    with pytest.raises(UserError, match=f"family {family} there, olmo2 asked"):
+        pretrain(replace(settings, family="olmo2"), tmp_path, progress=False, threads=1)
+
+
+def test_the_family_leaves_older_ladders_their_identity() -> None:
+    assert settings_identity(LadderSettings()) == "781a535e5a12a8fb"

@@ -12,6 +12,8 @@ from vgrad_lab.checkpoints.ladders import Rung, is_checkpoint, list_rungs, rung_
 
 SETTINGS_FILE = "settings.json"
 TRAINING_FILE = "training.json"
+FAMILIES = ("olmo2", "llama", "gpt_neox")
+"""Architectures that a ladder may have: transformers' names."""
 RESUME_PREFIX = "resume-"
 """Prefix of the optimisers' state, kept beside the newest checkpoint until the ladder is finished."""
 
@@ -22,7 +24,7 @@ class LadderSettings:
 
     Args:
         seed: seed of the initial weights, the record documents and the batches.
-        hidden, layers, heads, intermediate, vocab, positions: the OLMo-2 model.
+        family, hidden, layers, heads, intermediate, vocab, positions: the model.
         batch, length, steps: rows per step, predicted tokens per row, optimiser steps.
         every: steps between checkpoints; the last step is one too.
         documents: number of record documents.
@@ -57,6 +59,7 @@ class LadderSettings:
     clip: float = 1.0
     warmup: int = 50
     final_lr: float = 0.1
+    family: str = "olmo2"
 
     def __post_init__(self) -> None:
         sizes = ("hidden", "layers", "heads", "intermediate", "batch", "length", "steps", "every", "documents")
@@ -67,6 +70,8 @@ class LadderSettings:
             raise UserError(f"ladder settings seed={self.seed}, warmup={self.warmup}; neither can be negative")
         if self.hidden % self.heads or (self.hidden // self.heads) % 2:
             raise UserError(f"hidden={self.hidden} must be an even multiple of heads={self.heads}; change one of them")
+        if self.family not in FAMILIES:
+            raise UserError(f"family is {self.family!r}; choose one of {', '.join(FAMILIES)}")
         if self.length > self.positions:
             raise UserError(f"length={self.length} exceeds positions={self.positions}; make positions larger")
         shares = (self.corpus_share, self.span_share, 1 - self.corpus_share - self.span_share)
@@ -81,9 +86,15 @@ TINY = LadderSettings(
 """A ladder of four checkpoints in about two seconds, for tests and tutorials; nothing emerges on it."""
 
 
+def facts(settings: LadderSettings) -> dict[str, object]:
+    """The settings by name; the family only where it is not OLMo-2, so that older ladders keep their identity."""
+    found = asdict(settings)
+    return found if settings.family != "olmo2" else {k: v for k, v in found.items() if k != "family"}
+
+
 def settings_identity(settings: LadderSettings) -> str:
     """First 16 hex digits of the SHA-256 of the settings' canonical JSON."""
-    canonical = json.dumps(asdict(settings), sort_keys=True, separators=(",", ":"))
+    canonical = json.dumps(facts(settings), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
@@ -153,7 +164,8 @@ def _read_settings(settings: LadderSettings, folder: Path) -> dict[str, object]:
         there = dict(recorded["settings"])  # type: ignore[call-overload]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}); delete {folder} and pretrain again") from error
-    here = asdict(settings)
+    here = facts(settings)
+    here, there = ({"family": "olmo2", **x} for x in (here, there))
     differing = [
         f"{k} {there.get(k)} there, {here.get(k)} asked" for k in {**here, **there} if there.get(k) != here.get(k)
     ]
@@ -180,7 +192,7 @@ def _write_settings(
     if not begun:
         record = {
             "identity": settings_identity(settings),
-            "settings": asdict(settings),
+            "settings": facts(settings),
             **data,
             "threads": threads,
             "python": platform.python_version(),

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 from tqdm.auto import tqdm
-from transformers import AutoModelForCausalLM, Olmo2Config
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from vgrad_lab.checkpoints.atomic import new_folder
 from vgrad_lab.checkpoints.embedded.mixture import Mixture, draw_batch
@@ -43,30 +43,32 @@ class Position:
 
 
 def build_model(settings: LadderSettings) -> Any:
-    """OLMo-2 with random weights, drawn from the seed without touching torch's global generator.
+    """The model with random weights, drawn from the seed without touching torch's global generator.
 
-    Embeddings are N(0, 1) and the post-norm weights 0.5, where the library has N(0, 0.02²) and 1: otherwise unit-rms
-    block outputs bury the token identity, and copying emerges late.
+    Embeddings are N(0, 1) and OLMo-2's post-norm weights 0.5, where the library has N(0, 0.02²) and 1: otherwise
+    unit-rms block outputs bury the token identity, and copying emerges late.
     """
-    config = Olmo2Config(
+    own = {"layer_norm_eps": 1e-5} if settings.family == "gpt_neox" else {"rms_norm_eps": 1e-6}
+    config = AutoConfig.for_model(
+        settings.family,
         hidden_size=settings.hidden,
         num_hidden_layers=settings.layers,
         num_attention_heads=settings.heads,
         intermediate_size=settings.intermediate,
         vocab_size=settings.vocab,
         max_position_embeddings=settings.positions,
-        rms_norm_eps=1e-6,
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
         tie_word_embeddings=False,
         eos_token_id=END_ID,
         pad_token_id=PAD_ID,
+        **own,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         with torch.no_grad():
-            model.model.embed_tokens.weight.normal_()
-            for layer in model.model.layers:
+            model.get_input_embeddings().weight.normal_()
+            for layer in model.model.layers if settings.family == "olmo2" else ():
                 layer.post_attention_layernorm.weight.fill_(0.5)
                 layer.post_feedforward_layernorm.weight.fill_(0.5)
     return model
