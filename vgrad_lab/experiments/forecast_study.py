@@ -25,6 +25,7 @@ from vgrad_lab.checkpoints.loading import load_checkpoint
 from vgrad_lab.checkpoints.probe import MeasureSettings, measure
 from vgrad_lab.checkpoints.store import digest, export, publish, read_records
 from vgrad_lab.checkpoints.tasks import LabelCopy
+from vgrad_lab.provenance import versions
 
 STATEMENTS = ("S26.ray", "S26.forecast")
 ADAMW, SGD = default_settings("adamw"), default_settings("sgd")
@@ -79,6 +80,8 @@ def run_unit(ladder: str, rung: Rung, setting: Setting, seeds: tuple[int, ...]) 
         "seed": 0,
         "checkpoint": {"step": rung.step, "name": rung.name},
         "settings": {"rl": facts(setting.rl), "seeds": list(seeds)},
+        "versions": versions(),
+        "device": "cpu",
     }
     try:
         torch.set_num_threads(1)
