@@ -105,7 +105,7 @@ def test_weights_against_brute_force(case: strategies.TreeCase) -> None:
 
 @given(CASES)
 def test_moments_against_per_answer_directions(case: strategies.TreeCase) -> None:
-    tree, logits, reward = case
+    tree, logits, _ = case
     rng = np.random.default_rng(0)
     weight = rng.normal(size=tree.tokens.shape) * tree.scored
     chance = answer_probability(tree, logits)

@@ -37,7 +37,7 @@ def mean_direction(
     """E Σ_t w_t g_t with respect to the logits, g_t = ∇log π(o_t|o_<t).
 
     sampler: probability of each answer under the policy that draws them; the differentiated one itself by default.
-    Raises ValueError for weights that don't fit or aren't zero after the end, and for a sampler that is no distribution.
+    Raises ValueError for weights that don't fit or aren't zero after the end and a sampler that is no distribution.
     """
     check_per_token(tree, weight, name="weight")
     if sampler is None:
@@ -132,6 +132,18 @@ def value_baseline_advantage(
 ) -> Float[ndarray, "B T"]:
     """RM − E[RM | o_<t]: Theorem 2 with one sample in the place of its first mean. Ledger: R06.hidden."""
     return response_advantage(tree, reward, baseline=conditional_value(tree, logits, reward)[:, :-1])
+
+
+def own_sample_advantage(
+    tree: TokenTree, logits: Float[ndarray, "N V"], reward: Float[ndarray, " B"], *, rollouts: int
+) -> Float[ndarray, "B T"]:
+    """Mean advantage given the answer, if a baseline of K rollouts counts the answer itself as one of them.
+
+    RM − (RM + (K−1) E[RM|o_<t])/K = (1 − 1/K)(RM − E[RM|o_<t]). Raises ValueError for K < 1. Ledger: R08.rollouts.
+    """
+    if rollouts < 1:
+        raise ValueError(f"rollouts is {rollouts}; give at least 1")
+    return value_baseline_advantage(tree, logits, reward) * (1 - 1 / rollouts)
 
 
 def best_baseline(
