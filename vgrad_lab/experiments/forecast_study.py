@@ -35,6 +35,13 @@ OTHER_TEMPLATES = (
     "name = {y}\nname =",
     "Key {y} is set. Key",
 )
+DELAYED = (
+    "Label: {y}\n{f}\n{f}\n{f}\nLabel:",
+    "The label is {y}. {f} {f} {f} {f} The label is",
+    "Answer: {y}\n{f} {f}\n{f} {f}\nAnswer:",
+    "Option = {y}\n{f}\n{f}\n{f}\nOption =",
+)
+"""The label stands three or four fillers before the question; the ladders' own templates have at most one."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("words as labels", ADAMW, LabelCopy(labels=("one", "two", "no", "true"))),
     Setting("sgd, words as labels", SGD, LabelCopy(labels=("one", "two", "no", "true"))),
     Setting("other templates", ADAMW, LabelCopy(templates=OTHER_TEMPLATES)),
+    Setting("delayed copy", ADAMW, LabelCopy(templates=DELAYED)),
+    Setting("sgd, delayed copy", SGD, LabelCopy(templates=DELAYED)),
 )
 """The first two are the default setting; the others were held out of every choice."""
 
