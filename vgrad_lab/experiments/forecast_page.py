@@ -213,6 +213,14 @@ def _control(control: Json | None) -> list[str]:
     ]  # fmt: skip
 
 
+def _trl(cost: Json) -> str:
+    """What the same updates cost in TRL, over the forecast; empty where it was not measured."""
+    if "trl" not in cost:
+        return ""
+    ratio = cost["trl"]["run_over_forecast_seconds"]
+    return f" In TRL the same updates are {ratio:.1f} times as dear as their forecast: {_met(ratio >= 10)}."
+
+
 def _met(holds: bool) -> str:
     return "met" if holds else "not met"
 
@@ -225,6 +233,9 @@ def _cost(cost: Json | None) -> list[str]:
         for who, title in (("forecast", "forecast"), ("run", f"{s['updates']} updates with their evaluations")):
             c = s[who]
             rows.append([name, title, f"{c['forward']}", f"{c['backward']}", f"{c['seconds']:.2f}"])
+    if "trl" in cost:
+        title = f"{cost['settings']['adamw']['updates']} updates by TRL's GRPOTrainer"
+        rows.append(["adamw", title, "", "", f"{cost['trl']['seconds']:.2f}"])
     limit = 3 * cost["evaluation_prompts"]
     ratios = ", ".join(f"{s['run_over_forecast_seconds']:.2f} ({n})" for n, s in cost["settings"].items())
     return [
@@ -235,8 +246,7 @@ def _cost(cost: Json | None) -> list[str]:
         "",
         f"Aim: a run is at least 10 times dearer than its forecast. It costs {ratios} times as much: "
         f"{_met(all(s['run_over_forecast_seconds'] >= 10 for s in cost['settings'].values()))}. The runs here are as "
-        "cheap "
-        "as RL can be: one answer token, one forward pass for a whole group.",
+        "cheap as RL can be: one answer token, one forward pass for a whole group." + _trl(cost),
         "",
         f"From `{cost['command']}`, one thread, {cost['parameters']:,} parameters: "
         "[numbers](results/forecast-cost.json).",
