@@ -1,0 +1,109 @@
+"""Phase diagram: step size and success rate against what becomes of a run: it converges, stagnates or collapses.
+
+The instance is ``bandit.steepening``, whose gap step has the threshold 2(1−J)/V near its ridge; many runs at once.
+"""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from vgrad_lab.discrete.update_scale import Algorithm, update_scale
+
+PHASES = ("converge", "stagnate", "collapse")
+"""What becomes of a run; the numbers of a phase map are places in this tuple."""
+COLOURS = ("#56B4E9", "#E69F00", "#332288")
+"""Sky blue and orange of the Okabe–Ito cycle and a dark indigo: told apart by every eye, and in grey."""
+COLLAPSED = 0.01
+"""Success rate at or below which a run has collapsed."""
+RISEN = 0.1
+"""Least gain of log-odds, nats, in the second half of a run that converges."""
+_LIMIT = 600.0
+
+
+def steepening_log_odds(
+    learning_rate: Float[ndarray, " B"],
+    success: Float[ndarray, " B"],
+    algorithm: Algorithm,
+    *,
+    updates: int = 1500,
+    second_moment: float = 2.0,
+    disturbance: float = 1e-3,
+    group_size: int = 8,
+) -> Float[ndarray, "B T1"]:
+    """Log-odds along expected updates on ``steepening(√(V/2))``, one run per entry.
+
+    learning_rate: > 0. success: J at the start, in (0, 1). disturbance: |y| never falls below it, as if noise kept the
+    run from balancing on the ridge. updates: T. second_moment: V > 0. Raises ValueError out of range. Ledger: G06.
+    """
+    if learning_rate.shape != success.shape or not (np.all(learning_rate > 0) and np.all(np.isfinite(learning_rate))):
+        raise ValueError("learning rates must be positive and finite, one for each success rate")
+    if not np.all((success > 0) & (success < 1)):
+        raise ValueError("success rates at the start must lie in (0, 1)")
+    if updates < 1 or not (second_moment > 0 and disturbance > 0):
+        raise ValueError("updates, second_moment and disturbance must be positive")
+    width, small = np.sqrt(second_moment / 2), np.finfo(float).tiny
+    y = np.full(success.shape, disturbance)
+    b = np.log(success) - np.log1p(-success) + np.logaddexp(y, -y)
+    odds = np.empty((len(success), updates + 1))
+    for k in range(updates + 1):
+        odds[:, k] = b - np.logaddexp(y, -y)
+        if k == updates:
+            break
+        bounded = np.clip(odds[:, k], -_LIMIT, _LIMIT)
+        at, not_at = 1 / (1 + np.exp(-bounded)), 1 / (1 + np.exp(bounded))
+        rate = learning_rate * update_scale(
+            np.maximum(at, small), algorithm, failure=np.maximum(not_at, small), group_size=group_size, ddof=0, eps=0.0
+        )
+        x, tanh = width * np.exp(np.clip(b, -_LIMIT, _LIMIT) / 2), np.tanh(y)
+        rise = rate * (1 - y * tanh / 2)
+        y = np.exp(np.clip(rise, -_LIMIT, _LIMIT) / 2) * (y - rate * x**2 * tanh)  # x(b + rise) · a after the update
+        y = np.clip(np.where(y < 0, -1.0, 1.0) * np.maximum(np.abs(y), disturbance), -1e150, 1e150)
+        b = b + rise
+    return odds
+
+
+def phases(log_odds: Float[ndarray, "B T1"]) -> Int[ndarray, " B"]:
+    """Phase of each run, read off its second half.
+
+    collapse: success ends at 1 % or less. converge: the log-odds fell nowhere and rose by RISEN (the slowest lawful
+    approach to J = 1, 1 − J ∝ 1/k, gains ln 2 there). stagnate: the rest, cycles of constant success among them.
+    """
+    half = log_odds[:, log_odds.shape[1] // 2 :]
+    falls = (np.diff(half, axis=1) < -1e-6 * np.maximum(1.0, np.abs(half[:, 1:]))).any(1)
+    collapsed = half[:, -2:].min(1) <= np.log(COLLAPSED) - np.log1p(-COLLAPSED)
+    return np.where(collapsed, 2, np.where(falls | (half[:, -1] - half[:, 0] < RISEN), 1, 0))
+
+
+def phase_map(
+    learning_rate: Float[ndarray, " M"],
+    success: Float[ndarray, " N"],
+    algorithm: Algorithm,
+    *,
+    updates: int = 1500,
+    second_moment: float = 2.0,
+    group_size: int = 8,
+) -> Int[ndarray, "N M"]:
+    """Phase of a run for every success rate at the start (rows) and learning rate (columns); see ``PHASES``.
+
+    Arguments and errors as ``steepening_log_odds``. Ledger: G06.
+    """
+    rate, start = (grid.ravel() for grid in np.meshgrid(learning_rate, success))
+    odds = steepening_log_odds(
+        rate, start, algorithm, updates=updates, second_moment=second_moment, group_size=group_size
+    )
+    return phases(odds).reshape(len(success), len(learning_rate))
+
+
+def draw_phases(
+    axis: Any, learning_rate: Float[ndarray, " M"], success: Float[ndarray, " N"], phase: Int[ndarray, "N M"]
+) -> None:
+    """Draw a phase map on a matplotlib axis, with a legend of the phases that occur."""
+    from matplotlib.colors import ListedColormap
+    from matplotlib.patches import Patch
+
+    axis.pcolormesh(learning_rate, success, phase, cmap=ListedColormap(COLOURS), vmin=-0.5, vmax=2.5, shading="nearest")
+    axis.set(xscale="log", xlabel="learning rate", ylabel="success rate at the start")
+    found = [Patch(color=COLOURS[i], label=PHASES[i]) for i in np.unique(phase)]
+    axis.legend(handles=found, fontsize=8, loc="lower left")
