@@ -1,4 +1,4 @@
-"""Every reading of §6: against autograd and enumeration in each state, the closed forms of ``one_step``, the options."""
+"""Every reading of §6: against autograd and enumeration in each state, against ``one_step``, and the options."""
 
 from dataclasses import replace
 from itertools import product

@@ -4,6 +4,7 @@ The paper leaves open what R, Â, Λ, H_α, α, n, the tokens that may be sample
 the options; a ``Reading`` is one choice of everything.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from itertools import product
 from typing import Any, Literal, get_args
@@ -140,12 +141,20 @@ class ReadingSettings:
             Reading(state=state, group=group, alpha=alpha)
 
 
-def every(settings: ReadingSettings) -> tuple[Reading, ...]:
-    """All combinations of the options, each number once: readings equal by algebra are merged into the first."""
+def distinct(readings: Iterable[Reading]) -> tuple[Reading, ...]:
+    """The readings, each number once: those equal by algebra are merged into the first."""
     found: dict[tuple[str, str, str], Reading] = {}
-    names = [get_args(kind) for kind in (Reward, AdvantageReading, Gap, Headroom, Vocabulary)]
-    for *choice, state, group, alpha in product(*names, settings.states, settings.groups, settings.alphas):
-        reward, advantage, gap, headroom, vocabulary = choice
-        reading = Reading(reward, advantage, gap, headroom, vocabulary, state, group, alpha)
-        found.setdefault((reading.signal_key, reading.gap_key, reading.headroom_key), reading)
+    for r in readings:
+        found.setdefault((r.signal_key, r.gap_key, r.headroom_key), r)
     return tuple(found.values())
+
+
+def every(settings: ReadingSettings) -> tuple[Reading, ...]:
+    """All combinations of the options that differ."""
+    names = [get_args(kind) for kind in (Reward, AdvantageReading, Gap, Headroom, Vocabulary)]
+    return distinct(
+        Reading(reward, advantage, gap, headroom, vocabulary, state, group, alpha)
+        for (reward, advantage, gap, headroom, vocabulary), state, group, alpha in product(
+            product(*names), settings.states, settings.groups, settings.alphas
+        )
+    )
