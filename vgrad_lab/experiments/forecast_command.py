@@ -31,7 +31,7 @@ def forecast(
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Forecast the GRPO reward curve with a rough band, without an RL step; rank a ladder's checkpoints by the gain.
+    """Forecast the GRPO reward curve with a 90 % band, without an RL step; rank a ladder's checkpoints by the gain.
 
     Examples: `vgrad forecast runs/embedded/ladder/step001000` · `vgrad forecast runs/embedded/ladder --out runs/next`
     """
@@ -79,14 +79,14 @@ def describe(records: list[dict[str, Any]]) -> str:
     lines: list[str] = []
     if len(records) == 1 and rows:
         result = rows[0].record["result"]
-        lines.append(f"{'updates':>8}{'reward':>10}{'band':>20}{'gain':>10}")
+        lines.append(f"{'updates':>8}{'reward':>10}{'90 % band':>20}{'gain':>10}")
         for k in (0, *result["budgets"]):
             reward, low, high = (result[name][k] for name in ("reward", "lower", "upper"))
             gain = reward - result["reward"][0]
             lines.append(f"{k:>8}{reward:>10.4f}{f'{low:.4f} to {high:.4f}':>20}{gain:>+10.4f}")
     elif rows:
         last = rows[0].record["result"]["budgets"][-1]
-        lines.append(f"{'checkpoint':<14}{'R before':>10}{f'R after {last}':>14}{'band':>20}{'gain':>10}")
+        lines.append(f"{'checkpoint':<14}{'R before':>10}{f'R after {last}':>14}{'90 % band':>20}{'gain':>10}")
         for r in rows:
             band = f"{r.low:.4f} to {r.high:.4f}"
             lines.append(f"{r.name:<14}{r.before:>10.4f}{r.after:>14.4f}{band:>20}{r.gain:>+10.4f}")

@@ -10,7 +10,7 @@ from vgrad_lab.experiments.forecast_records import DEFAULTS
 Json = dict[str, Any]
 INTRODUCTION = (
     "Before any RL: *how much reward will GRPO gain from this checkpoint, update by update?* `vgrad forecast PATH` "
-    "answers from the checkpoint alone, with a band whose width is not calibrated yet. Nothing else is fitted.",
+    "answers from the checkpoint alone, with a 90 % band. Nothing is fitted except the width of that band.",
     "",
     "## What is forecast, and how",
     "The mean reward $R_k$ on evaluation prompts after $k = 0, 1, \\dots$ updates of a GRPO protocol (optimiser, rate, "

@@ -20,7 +20,7 @@ SHOWN = 6
 
 @dataclass(frozen=True)
 class Row:
-    """One forecast at the protocol's last budget: reward before and after, the band of the latter, the gain."""
+    """One forecast at the protocol's last budget: reward before and after, the 90 % band of the latter, the gain."""
 
     name: str
     before: float
@@ -87,7 +87,7 @@ def curves(rows: Sequence[Row]) -> Figure:
             xlabel="RL updates",
             ylabel="reward R",
             ylim=(-0.02, 1.02),
-            title="Forecast reward, rough band",
+            title="Forecast reward, 90 % band",
         )
         axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
         return figure
