@@ -130,21 +130,26 @@ class Estimator:
 
 
 def random_problem(
-    vocab: int = 3, horizon: int = 3, *, end: int | None = 0, binary: bool = False, seed: int = 0
+    vocab: int = 3, horizon: int = 3, *, end: int | None = 0, binary: bool = False, spread: float = 1.0, seed: int = 0
 ) -> Problem:
-    """A tree with logits N(0,1) and, for every prefix and token, a hidden reward N(0,1) whose sum R the estimators see.
+    """A tree with logits N(0, spread²) and, at every prefix and token, a hidden reward N(0,1); R is the answer's sum.
 
     binary: 1[R > 0] instead. Raises ValueError as ``token_tree``.
     """
     tree = token_tree(vocab, horizon, end=end)
     logits, hidden = _draw(tree, seed)
     total = hidden.sum(1)
-    return Problem(tree, logits, (total > 0).astype(float) if binary else total)
+    return Problem(tree, spread * logits, (total > 0).astype(float) if binary else total)
 
 
 def hidden_rewards(tree: TokenTree, *, seed: int = 0) -> Float[ndarray, "B T"]:
     """The token rewards behind ``random_problem`` with that seed; they sum to R where it is not binary."""
     return _draw(tree, seed)[1]
+
+
+def reference_problem(*, binary: bool = False) -> Problem:
+    """The 15 answers of at most 3 tokens on which this project's reference numbers were measured."""
+    return random_problem(3, 3, end=2, binary=binary, spread=0.8, seed=1)
 
 
 def _draw(tree: TokenTree, seed: int) -> tuple[ndarray, ndarray]:

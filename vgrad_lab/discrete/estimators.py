@@ -104,12 +104,12 @@ ESTIMATORS: dict[str, Estimator] = {e.name: e for e in _ALL}
 
 
 def find(name: str) -> Estimator:
-    """The estimator of that name; ValueError that suggests the nearest names for any other."""
+    """The estimator of that name; ValueError that suggests the nearest name for any other."""
     if name in ESTIMATORS:
         return ESTIMATORS[name]
     plain = name.strip().lower().replace("-", "_").replace(" ", "_").replace(".", "")
-    near = [plain] if plain in ESTIMATORS else difflib.get_close_matches(plain, ESTIMATORS, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(ESTIMATORS)}"
+    near = [plain] if plain in ESTIMATORS else difflib.get_close_matches(plain, ESTIMATORS, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(ESTIMATORS)}"
     raise ValueError(f"unknown estimator {name!r}; {hint}")
 
 
@@ -167,16 +167,19 @@ def _advantage_scale(estimator: Estimator, problem: Problem, group: int, options
     values = np.unique(problem.reward)
     if estimator.group != "standardised" or len(values) != 2:
         return None
-    low, high = values
-    success = np.clip(problem.probability @ (problem.reward == high), 0.0, 1.0)
-    eps = options.eps / float(high - low)
-    return float(grpo_scale(np.array([success]), group, ddof=options.ddof, eps=eps)[0]) / float(high - low)
+    distance = float(values[1] - values[0])
+    rarer = min(float(problem.probability @ (problem.reward == r)) for r in values)  # κ(p) = κ(1 − p)
+    found = grpo_scale(np.array([rarer]), group, ddof=options.ddof, eps=options.eps / distance)
+    return float(found[0]) / distance
 
 
 def mixed_probability(problem: Problem, group: int) -> float:
-    """Probability that the rewards of a group are not all equal, 1 − Σ_r P(R = r)^G."""
+    """Probability that the rewards of a group are not all equal, 1 − Σ_r P(R = r)^G, accurate however small."""
     _, value = np.unique(problem.reward, return_inverse=True)
-    return float(1 - np.sum(np.bincount(value, problem.probability) ** group))
+    share = np.bincount(value, problem.probability)
+    others = (1 - np.eye(len(share))) @ share
+    with np.errstate(divide="ignore"):
+        return float(-share @ np.expm1((group - 1) * np.log1p(-np.minimum(others, 1.0))))
 
 
 def expected_scale(
@@ -191,8 +194,9 @@ def expected_scale(
     Raises ValueError for G < 2 in a group's baseline, and where no group is mixed.
     """
     chosen = estimator.defaults if options is None else options
-    if group < (1 if estimator.group is None else 2):
-        raise ValueError(f"{estimator.name} needs G ≥ 2 answers per group, got G = {group}")
+    least = 1 if estimator.group is None else 2
+    if group < least:
+        raise ValueError(f"{estimator.name} needs G ≥ {least} answers per group, got G = {group}")
     scale = None if estimator.whitened else _advantage_scale(estimator, problem, group, chosen)
     if scale is None:
         return None
