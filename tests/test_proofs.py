@@ -13,6 +13,11 @@ PROOFS = ROOT / "docs" / "proofs"
 PAGES = sorted(PROOFS.glob("[A-Z][0-9][0-9].md"))
 HEADINGS = ["Statement", "Assumptions", "Proof", "Where the paper differs", "Checks", "References"]
 PROVED = {
+    "E05": ("mean", "greedy"),
+    "E06": ("effective", "binary", "ddof", "mixed"),
+    "E07": ("effective", "equal", "gspo", "token_mean", "ratio"),
+    "E08": ("mse", "oracle", "constant"),
+    "E09": (),
     "S01": ("dominated", "dependent"),
     "S02": ("dominated",),
     "S03": ("continuous", "variance"),
