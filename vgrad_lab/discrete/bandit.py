@@ -43,7 +43,8 @@ def score(bandit: Bandit, theta: Float[ndarray, " P"]) -> Float[ndarray, "B P"]:
 
 def score_jacobian(bandit: Bandit, theta: Float[ndarray, " P"]) -> Float[ndarray, "B P P"]:
     """Second derivative of every log-probability, H = ∂²z − E[∂²z] − Cov(∂z). Ledger: G01.hessian."""
-    bend, p, s = bandit.curvature(theta), np.exp(logprob(bandit, theta)), score(bandit, theta)
+    bend, slope, p = bandit.curvature(theta), bandit.jacobian(theta), np.exp(logprob(bandit, theta))
+    s = slope - p @ slope
     return bend - np.einsum("b,bpq->pq", p, bend) - (p[:, None] * s).T @ s
 
 

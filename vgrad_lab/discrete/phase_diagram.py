@@ -43,7 +43,7 @@ def steepening_log_odds(
         raise ValueError("success rates at the start must lie in (0, 1)")
     if updates < 1 or not (second_moment > 0 and disturbance > 0):
         raise ValueError("updates, second_moment and disturbance must be positive")
-    width, small = np.sqrt(second_moment / 2), np.finfo(float).tiny
+    width = np.sqrt(second_moment / 2)
     y = np.full(success.shape, disturbance)
     b = np.log(success) - np.log1p(-success) + np.logaddexp(y, -y)
     odds = np.empty((len(success), updates + 1))
@@ -53,9 +53,7 @@ def steepening_log_odds(
             break
         bounded = np.clip(odds[:, k], -_LIMIT, _LIMIT)
         at, not_at = 1 / (1 + np.exp(-bounded)), 1 / (1 + np.exp(bounded))
-        rate = learning_rate * update_scale(
-            np.maximum(at, small), algorithm, failure=np.maximum(not_at, small), group_size=group_size, ddof=0, eps=0.0
-        )
+        rate = learning_rate * update_scale(at, algorithm, failure=not_at, group_size=group_size, ddof=0, eps=0.0)
         x, tanh = width * np.exp(np.clip(b, -_LIMIT, _LIMIT) / 2), np.tanh(y)
         rise = rate * (1 - y * tanh / 2)
         y = np.exp(np.clip(rise, -_LIMIT, _LIMIT) / 2) * (y - rate * x**2 * tanh)  # x(b + rise) · a after the update

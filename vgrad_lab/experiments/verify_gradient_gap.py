@@ -194,9 +194,11 @@ def g01_fisher(*, seed: int = 0, examples: int = 20) -> Evidence:
     return Evidence(float(worst), QUADRATURE, f"largest ratio to the bound less 1, {examples} policies")
 
 
-def bound_excess(bandit: Bandit, theta: Float[ndarray, " P"], w: Float[ndarray, " P"], step: float) -> float:
+def bound_excess(
+    bandit: Bandit, theta: Float[ndarray, " P"], w: Float[ndarray, " P"], step: float, *, points: int = 17
+) -> float:
     """|l(θ+ηw) − l(θ) − ηΔμ| over η²(L_o + G_o²/2) less 1; at most 0."""
-    bounds = segment_bounds(bandit, theta, step * w)
+    bounds = segment_bounds(bandit, theta, step * w, points=points)
     low, high = log_odds_range(step, alignment(gap_at(bandit, theta).gap, w), bounds)
     change = odds_at(bandit, theta + step * w) - odds_at(bandit, theta)
     rounding = ALGEBRA * (1 + abs(odds_at(bandit, theta)))

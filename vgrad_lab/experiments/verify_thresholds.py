@@ -7,7 +7,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from vgrad_lab.advantage import Baseline, from_group
-from vgrad_lab.discrete.ascent import ascend, gap_at, gap_step, unit_step
+from vgrad_lab.discrete.ascent import Rule, ascend, gap_at, gap_step, unit_step
 from vgrad_lab.discrete.bandit import (
     Bandit,
     cosh_bandit,
@@ -135,6 +135,44 @@ def g04_linear(*, seed: int = 0, examples: int = 20) -> Evidence:
     rng = np.random.default_rng(seed)
     worst = max(max(linear_step(rng)) for _ in range(examples))
     return Evidence(worst, ALGEBRA, f"relative errors, and the excess over the bound, {examples} linear policies")
+
+
+def separable(rng: np.random.Generator) -> tuple[Bandit, float]:
+    """A linear policy over 3 to 10 arms, the correct one the best along a hidden unit direction, and its margin."""
+    feature = rng.normal(size=(int(rng.integers(3, 11)), int(rng.integers(2, 7))))
+    hidden = rng.normal(size=feature.shape[1])
+    value = np.sort(feature @ hidden / np.linalg.norm(hidden))
+    return linear_bandit(feature, feature @ hidden == (feature @ hidden).max()), float(value[-1] - value[-2])
+
+
+def updates_to_reach(bandit: Bandit, rule: Rule, odds: float, *, most: int) -> int:
+    """Updates from θ = 0 until the log-odds exceed ``odds``; ``most`` if they don't by then."""
+    theta = np.zeros(bandit.size)
+    for k in range(most):
+        gap = gap_at(bandit, theta)
+        if gap.log_odds > odds:
+            return k
+        theta = theta + rule(gap)
+    return most
+
+
+def perceptron_bound(bandit: Bandit, margin: float, multiple: float, odds: float) -> float:
+    """Updates θ ← θ + c g from 0 after which the log-odds have exceeded C, (2(C + ln|A⁻|)/c + D²)/γ²."""
+    wrong = int((~bandit.correct).sum())
+    width = diameter(bandit.jacobian(np.zeros(bandit.size)))
+    return (2 * (odds + math.log(wrong)) / multiple + width**2) / margin**2
+
+
+def g03_separable(*, seed: int = 0, examples: int = 20) -> Evidence:
+    """Steps c g of any size on separable arms exceed log-odds 3 within the perceptron's number of updates."""
+    rng, worst = np.random.default_rng(seed), -math.inf
+    for _ in range(examples):
+        bandit, margin = separable(rng)
+        multiple = float(10 ** rng.uniform(-1, 3))
+        bound = perceptron_bound(bandit, margin, multiple, 3.0)
+        found = updates_to_reach(bandit, gap_step(multiple), 3.0, most=2000)
+        worst = max(worst, min(found, 2000) / (bound + 1) - 1)
+    return Evidence(worst, 0.0, f"updates over the bound less 1, at most, {examples} policies, c from .1 to 1000")
 
 
 def control(
