@@ -11,7 +11,7 @@ import pytest
 from tests.continuous.systems import by_functions
 from tests.helpers import unchecked, whole
 from vgrad_lab.advantage import return_to_go
-from vgrad_lab.continuous import environments, estimators, oracles, policies
+from vgrad_lab.continuous import doors, environments, estimators, oracles, policies
 from vgrad_lab.continuous.costate import adjoint, closed_loop_jacobian, closed_loop_reward_gradient, costate
 from vgrad_lab.continuous.doors import check_finite
 from vgrad_lab.continuous.parameters import extra_terms
@@ -77,6 +77,19 @@ def test_memory_that_a_rollout_wrote_cannot_be_spoilt() -> None:
     for array in (PLAYED.state, PLAYED.action, PLAYED.reward):
         with pytest.raises(ValueError, match="read-only"):
             array[0, 0] = np.nan
+
+
+def test_memory_that_a_rollout_wrote_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(doors, "check_finite", lambda name, x: read.append(name))
+    costate(ENVIRONMENT, POLICY, PLAYED)
+    assert read == ["rollout.noise_draw", "policy.theta"]
+    read.clear()
+    costate(ENVIRONMENT, POLICY, replace(PLAYED, action=PLAYED.action.copy()))
+    assert read == ["rollout.action", "rollout.noise_draw", "policy.theta"]
+    read.clear()
+    costate(ENVIRONMENT, POLICY, changed())
+    assert read == [*(f"rollout.{x}" for x in ("state", "action", "noise_draw", "reward")), "policy.theta"]
 
 
 NARROW = policies.linear_policy(0.3 * np.ones((2, 4)))
@@ -195,6 +208,18 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
         ),
         f"action is nan in row 0 at step 1: {DIVERGES}",
     ),
+    "last state, after finite ones": (
+        lambda: rollout(
+            replace(
+                by_functions(environments.linear_quadratic(1e150 * np.eye(1), np.eye(1), np.eye(1), np.eye(1))),
+                reward=lambda s, a: np.tanh(s[:, 0]),
+            ),
+            policies.linear_policy(np.zeros((1, 1))),
+            np.ones((2, 1)),
+            np.zeros((2, 3, 1)),
+        ),
+        f"state is inf in row 0 at step 4: {DIVERGES}",
+    ),
     "action of a batch": (
         lambda: unchecked(policies.score_function)(POLICY, np.zeros((4, 3)), np.zeros((4, 3))),
         f"action has shape (4, 3), expected (4, 2), {ONE_EACH}",
@@ -204,6 +229,7 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
         f"action has shape (1, 2), expected (4, 2), {ONE_EACH}",
     ),
     "gain": (lambda: policies.linear_policy(np.full((1, 2), np.nan)), f"K {FINITE}"),
+    "bias": (lambda: policies.linear_policy(np.ones((2, 2)), np.array([0.0, np.inf])), f"bias {FINITE}"),
     "weights": (
         lambda: policies.tanh_policy(np.ones((1, 2)), np.zeros(1), np.full((1, 1), np.inf)),
         f"output_weight {FINITE}",
@@ -216,10 +242,17 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: environments.from_arrays(ENVIRONMENT.dynamics, Payoff(np.eye(2), np.eye(2))),
         "state_cost has shape (2, 2), expected (3, 3)",
     ),
-    "scale": (
-        lambda: environments.from_arrays(ENVIRONMENT.dynamics, ENVIRONMENT.payoff, initial_scale=float("nan")),
-        "initial_scale must be a number that is not negative, got nan",
+    "costs of actions": (
+        lambda: environments.from_arrays(ENVIRONMENT.dynamics, Payoff(np.eye(3), np.eye(3))),
+        "action_cost has shape (3, 3), expected (2, 2)",
     ),
+    **{
+        f"scale {scale}": (
+            lambda scale=scale: environments.from_arrays(ENVIRONMENT.dynamics, ENVIRONMENT.payoff, initial_scale=scale),
+            f"initial_scale must be a number that is not negative, got {scale}",
+        )
+        for scale in (float("nan"), float("inf"), -1.0)
+    },
     "reward in θ": (
         lambda: unchecked(extra_terms)(PLAYED, COSTATE, reward=np.zeros((4, 4, 1))),
         "reward has shape (4, 4, 1), expected (4, 5, P): the axis of θ is the last",
@@ -250,7 +283,7 @@ def test_large_numbers_are_no_error() -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_everything_else(case: str) -> None:
     make, message = CASES[case]
-    with np.errstate(divide="ignore", invalid="ignore"), pytest.raises(ValueError, match=whole(message)):
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"), pytest.raises(ValueError, match=whole(message)):
         make()
 
 

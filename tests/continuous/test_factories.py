@@ -43,6 +43,12 @@ def test_starts_have_the_mean_given() -> None:
     assert np.array_equal(made.initial(np.random.default_rng(3), 4), mean + 2 * drawn)
 
 
+def test_starts_may_all_be_the_same() -> None:
+    mean = np.array([1.0, -2.0, 0.5])
+    made = linear(initial_mean=mean, initial_scale=0.0)
+    assert np.array_equal(made.initial(np.random.default_rng(3), 2), [mean, mean])
+
+
 def test_costs_of_a_network_default_to_a_quarter_of_the_mean_square() -> None:
     made = network(goal=np.array([1.0, 0.0, -1.0]))
     state, action = np.array([[2.0, 3.0, 1.0]]), np.array([[1.0, -2.0]])

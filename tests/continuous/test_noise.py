@@ -240,6 +240,44 @@ def test_panels_of_the_quadrature(name: str) -> None:
     assert len(law.quadrature((law.support[1] + 1, law.support[0] - 1, *law.support))[0]) == 20 * panels
 
 
+def flat(**options: object) -> Noise:
+    """Uniform on (0, 1)."""
+    return noise.custom(
+        "flat",
+        density=np.ones_like,
+        score=np.zeros_like,
+        draw=lambda rng, shape: rng.uniform(size=shape),
+        mean=0.5,
+        variance=1 / 12,
+        support=(0.0, 1.0),
+        **options,
+    )
+
+
+def test_a_noise_of_ones_own_gets_the_panels_it_asks_for() -> None:
+    for options, panels in (({}, 128), ({"count": 3}, 3)):
+        x, weight = flat(**options).quadrature(())
+        assert len(x) == 20 * panels
+        assert abs(weight @ np.exp(x) - np.expm1(1.0)) <= CLOSED_FORM
+
+
+def test_a_chart_is_not_asked_for_the_ends_of_the_support() -> None:
+    """x = 1 − e^(−u) has no u at x = 1."""
+    chart = noise.Chart(
+        ends=(0.0, 40.0),
+        point=lambda u: -np.expm1(-u),
+        slope=lambda u: np.exp(-u),
+        inverse=lambda x: -math.log1p(-x),
+    )
+    law = flat(chart=chart, breaks=(0.0, 1.0), count=16)
+    for breaks in ((), (0.0, 1.0), (1.0, 2.0)):
+        x, weight = law.quadrature(breaks)
+        assert len(x) == 20 * 16
+        assert abs(weight @ np.exp(x) - np.expm1(1.0)) <= CLOSED_FORM
+    x, weight = law.quadrature((0.25,))
+    assert abs(weight @ np.abs(x - 0.25) - 0.3125) <= CLOSED_FORM
+
+
 def test_how_far_the_charts_reach() -> None:
     """Student's t to 10^(18/(dof − 2)) widths √dof, at most 10⁶⁵; gamma from e^(−40/(shape − 1)), at least e^−700."""
     for dof, reach in ((5.0, 1e6), (8.0, 1e3), (2.2, 1e65)):

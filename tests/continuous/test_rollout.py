@@ -135,6 +135,7 @@ def test_blocks_cover_the_horizon() -> None:
     for bytes_per_step, length in ((0, 5), (1, 5), (step // 5, 5), (step // 2, 2), (step, 1), (2 * step, 1)):
         cuts = module.blocks(5, bytes_per_step)
         assert cuts == [slice(start, min(start + length, 5)) for start in range(0, 5, length)]
+    assert module.blocks(step, 1) == [slice(0, step)]
 
 
 WIDE = environments.random_tanh_network(np.random.default_rng(1), 3, 2, width=4)
@@ -181,7 +182,12 @@ def test_what_a_rollout_remembers() -> None:
     assert plain.parameters.size == 0
     assert plain.dynamics_tape is None
     assert plain.mean_tape is None
-    for rebuilt in (plain, module.columns_of(*module.structure(WIDE, NETWORK), replace(played, columns=None))):
+    assert plain.dynamics is plain.payoff is not WIDE.dynamics
+    anew = module.columns_of(*module.structure(WIDE, NETWORK), replace(played, columns=None))
+    assert anew.dynamics is WIDE.dynamics
+    assert anew.payoff is WIDE.payoff
+    assert np.array_equal(anew.parameters, NETWORK.theta)
+    for rebuilt in (plain, anew):
         assert rebuilt is not own
         assert np.array_equal(rebuilt.x, own.x)
         assert_close(rebuilt.reward, own.reward, ALGEBRA)
@@ -190,3 +196,20 @@ def test_what_a_rollout_remembers() -> None:
     assert not module.same_memory(played.state, played.state.copy())
     assert not module.same_memory(played.state, played.state[:2])
     assert repr(played).count("columns") == 0
+    straight = sample_rollout(SMALL, POLICY, np.random.default_rng(2), batch=5, horizon=6).columns
+    assert straight is not None
+    assert straight.dynamics_tape is straight.mean_tape is None
+
+
+@pytest.mark.parametrize("block", [1, 1 << 18])
+def test_finite_rollouts_are_not_searched_for_other_numbers(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    """A rollout knows from its blocks of time that all its numbers are finite."""
+    monkeypatch.setattr(module, "_BLOCK_BYTES", block)
+    searched: list[Rollout] = []
+    monkeypatch.setattr(module, "_explain", searched.append)
+    sample_rollout(WIDE, NETWORK, np.random.default_rng(2), batch=5, horizon=6)
+    assert not searched
+    wild = environments.linear_quadratic(1e90 * np.eye(1), np.eye(1), np.eye(1), np.eye(1))
+    with np.errstate(over="ignore"):
+        rollout(wild, policies.linear_policy(np.zeros((1, 1))), np.array([[1.0]]), np.zeros((1, 3, 1)))
+    assert len(searched) == 1

@@ -50,5 +50,5 @@ def _own(rollout: Rollout) -> dict[str, ndarray]:
     columns = rollout.columns
     if columns is None:
         return {}
-    views = *views_of(columns.x, rollout.state.shape[2]), columns.reward.T
-    return dict(zip(("state", "action", "reward"), views, strict=True))
+    state, action = views_of(columns.x, rollout.state.shape[2])
+    return {"state": state, "action": action, "reward": columns.reward.T}

@@ -5,6 +5,7 @@ and policy state as arrays is then one matrix product a step into existing memor
 called with views of it, the reward for a block of time at once. The public arrays are views with the house's axes.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -178,14 +179,13 @@ def _in_place(
     drift = None if drift is None or not drift.any() else drift
     cuts = blocks(horizon, x[0].nbytes)
     mean_action, work = np.empty((action_size, batch)), np.empty_like(x[: cuts[0].stop])
-    slopes = payoffs.slopes(payoff) if isinstance(payoff, Payoff) else None
-    fine = True
+    pay, fine = _payer(payoff), True
     for block in cuts:
         np.add(noise[block], shift, x[block, size:])
         for t in range(block.start, block.stop):
             _act(mean, x[t, :size], x[t, size:], mean_action, _tape_of(tapes[1], t))
             _move(dynamics, x[t], x[t + 1, :size], drift, _tape_of(tapes[0], t))
-        _pay(payoff, slopes, x[block], size, work, reward[block])
+        pay(x[block], work, reward[block])
         fine = fine and bool(np.isfinite(x[block]).all() and np.isfinite(reward[block]).all())
     views = *views_of(x, size), reward.T
     fine = fine and bool(np.isfinite(x[-1]).all())
@@ -225,16 +225,17 @@ def _move(
     following[:] = by_functions.checked("transition", found, following.shape[::-1]).T
 
 
-def _pay(
-    payoff: Payoff | Environment, slopes: payoffs.Slopes | None, x: ndarray, size: int, work: ndarray, out: ndarray
-) -> None:
-    """Write the rewards of a block x (time, S+A, B) into ``out`` (time, B)."""
+def _payer(payoff: Payoff | Environment) -> Callable[[ndarray, ndarray, ndarray], None]:
+    """A function of a block x (time, S+A, B) and work space that writes the block's rewards (time, B) into its last."""
     if isinstance(payoff, Payoff):
-        slopes = payoffs.slopes(payoff) if slopes is None else slopes
-        payoffs.reward_columns(payoff, slopes, x, work[: len(x)], out)
-        return
-    found = payoff.reward(*by_functions.rows(x, size))
-    out[:] = by_functions.checked("reward", found, (out.size,)).reshape(out.shape)
+        slopes = payoffs.slopes(payoff)
+        return lambda x, work, out: payoffs.reward_columns(payoff, slopes, x, work[: len(x)], out)
+
+    def write(x: ndarray, work: ndarray, out: ndarray) -> None:
+        found = payoff.reward(*by_functions.rows(x, payoff.state_size))
+        out[:] = by_functions.checked("reward", found, (out.size,)).reshape(out.shape)
+
+    return write
 
 
 def views_of(x: ndarray, size: int) -> tuple[ndarray, ndarray]:
@@ -279,9 +280,9 @@ def columns_of(
     reward = np.array(played.reward.T)
     if isinstance(payoff, Payoff):
         cuts = blocks(horizon, x[0].nbytes)
-        work, slopes = np.empty_like(x[: cuts[0].stop]), payoffs.slopes(payoff)
+        work, pay = np.empty_like(x[: cuts[0].stop]), _payer(payoff)
         for block in cuts:
-            _pay(payoff, slopes, x[block], size, work, reward[block])
+            pay(x[block], work, reward[block])
     return Columns(x, reward, None, None, dynamics, payoff, _parameters(mean))
 
 
