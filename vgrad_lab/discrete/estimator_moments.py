@@ -1,5 +1,6 @@
 """Exact mean and variance of an estimator's direction, and how they stand to ∇J."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,9 +120,9 @@ def row(estimator: Estimator, problem: Problem, *, group: int, options: Options 
     return Row(
         name=estimator.name,
         scale=scale,
-        cosine=along / (norm * np.sqrt(square)) if norm * square > 0 else float("nan"),
+        cosine=along / (norm * math.sqrt(square)) if norm * square > 0 else float("nan"),
         residual=float(np.linalg.norm(found.mean - scale * gradient)) / norm if norm > 0 else float("nan"),
-        bias=float(np.linalg.norm(found.mean - gradient) / np.sqrt(square)) if square > 0 else float("nan"),
+        bias=float(np.linalg.norm(found.mean - gradient)) / math.sqrt(square) if square > 0 else float("nan"),
         variance=found.variance,
         rescaled=found.variance / scale**2 if scale != 0 else float("nan"),
         expected=expected_scale(estimator, problem, group=group, options=options),

@@ -42,6 +42,11 @@ class Moments:
     kept: float
 
 
+def _check_probability(probability: ndarray) -> ndarray:
+    """``check_simplex`` that takes a single atom too."""
+    return check_simplex(np.append(probability, 0.0)[None])[0, :-1]
+
+
 def _check(count: int, group: int, what: str, remedy: str) -> None:
     if group < 1:
         raise ValueError(f"group is {group}; give at least 1 answer per group")
@@ -54,7 +59,7 @@ def all_groups(probability: Float[ndarray, " B"], group: int) -> Groups:
 
     Raises ValueError for probabilities that don't sum to 1 and for more than MOST_GROUPS tuples.
     """
-    size = len(check_simplex(probability[None])[0])
+    size = len(_check_probability(probability))
     count = size**group if group > 0 else 0
     _check(count, group, f"{size} answers, G = {group},", "label the answers that a rule can't tell apart")
     member = np.stack(np.unravel_index(np.arange(count), (size,) * group), axis=1)
@@ -68,7 +73,7 @@ def label_groups(probability: Float[ndarray, " K"], group: int) -> Groups:
 
     Raises ValueError for probabilities that don't sum to 1 and for more than MOST_GROUPS multisets.
     """
-    label = np.nonzero(check_simplex(probability[None])[0] > 0)[0]
+    label = np.flatnonzero(_check_probability(probability) > 0)
     size = len(label)
     count = math.comb(group + size - 1, group) if group > 0 else 0
     remedy = "give rewards with fewer distinct values, a smaller group, or a shorter tree"

@@ -143,9 +143,11 @@ def check_per_token(tree: TokenTree, weight: Float[ndarray, "B T"], *, name: str
 
 
 def log_policy(tree: TokenTree, logits: Float[ndarray, "N V"]) -> Float[ndarray, "N V"]:
-    """log π(v | prefix), the log-softmax of each row."""
+    """log π(v | prefix), the log-softmax of each row; its relative error is small even where π is all but 1."""
     shifted = check_logits(tree, logits) - logits.max(1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(1, keepdims=True)))
+    others = np.exp(shifted)
+    others[np.arange(len(logits)), logits.argmax(1)] = 0.0
+    return np.asarray(shifted - np.log1p(others.sum(1, keepdims=True)))
 
 
 def token_logprob(tree: TokenTree, logits: Float[ndarray, "N V"]) -> Float[ndarray, "B T"]:
@@ -190,8 +192,9 @@ def token_score(tree: TokenTree, logits: Float[ndarray, "N V"]) -> Float[ndarray
     score = np.zeros((*tree.tokens.shape, *tree.logits_shape))
     b, t = np.nonzero(tree.scored)
     row = tree.node[b, t]
-    score[b, t, row] = -np.exp(log_policy(tree, logits))[row]
-    score[b, t, row, tree.tokens[b, t]] += 1
+    logprob = log_policy(tree, logits)[row]
+    score[b, t, row] = -np.exp(logprob)
+    score[b, t, row, tree.tokens[b, t]] = -np.expm1(logprob[np.arange(len(b)), tree.tokens[b, t]])  # 1 − π
     return score.reshape(*tree.tokens.shape, -1)
 
 
@@ -208,8 +211,9 @@ def weighted_response_score(
     score = np.zeros((tree.size, *tree.logits_shape))
     b, t = np.nonzero(tree.scored)  # an answer passes each prefix at most once, so no entry is written twice
     row = tree.node[b, t]
-    score[b, row] = -np.exp(log_policy(tree, logits))[row] * weight[b, t, None]
-    score[b, row, tree.tokens[b, t]] += weight[b, t]
+    logprob = log_policy(tree, logits)[row]
+    score[b, row] = -np.exp(logprob) * weight[b, t, None]
+    score[b, row, tree.tokens[b, t]] = -np.expm1(logprob[np.arange(len(b)), tree.tokens[b, t]]) * weight[b, t]
     return score.reshape(tree.size, -1)
 
 
@@ -276,6 +280,7 @@ def objective_gradient(
     """
     policy, q = np.exp(log_policy(tree, logits)), action_value(tree, logits, reward)
     reach = prefix_probability(tree, logits)[:, None]
+    q = q - np.take_along_axis(q, logits.argmax(1)[:, None], 1)  # keeps digits where one π is near 1
     return np.asarray((reach * policy * (q - (policy * q).sum(1, keepdims=True))).ravel())
 
 
