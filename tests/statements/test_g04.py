@@ -73,7 +73,7 @@ def test_above_the_threshold_a_cycle_attracts(multiple: float, place: float, suc
     np.testing.assert_allclose(on.theta[:, 0], cosh_cycle(multiple) * np.array([1, -1, 1, -1, 1]), rtol=1e-12)
     np.testing.assert_allclose(on.success, success, atol=1e-6)
     run = ascend(cosh_bandit(), np.array([0.2]), gap_step(multiple), updates=80)
-    assert abs(run.theta[-1, 0]) == pytest.approx(place, abs=2e-3)
+    assert abs(run.theta[-1, 0]) == pytest.approx(place, abs=5e-3)
 
 
 def test_below_the_threshold_it_converges() -> None:

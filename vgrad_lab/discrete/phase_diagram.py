@@ -13,13 +13,13 @@ from vgrad_lab.discrete.update_scale import Algorithm, update_scale
 
 PHASES = ("converge", "stagnate", "collapse")
 """What becomes of a run; the numbers of a phase map are places in this tuple."""
-COLOURS = ("#56B4E9", "#E69F00", "#332288")
-"""Sky blue and orange of the Okabe–Ito cycle and a dark indigo: told apart by every eye, and in grey."""
+COLOURS = ("#56B4E9", "#F0E442", "#D55E00")
+"""Sky blue, yellow and vermilion of the Okabe–Ito cycle: told apart by every eye, and in grey."""
 COLLAPSED = 0.01
 """Success rate at or below which a run has collapsed."""
 RISEN = 0.1
 """Least gain of log-odds, nats, in the second half of a run that converges."""
-_LIMIT = 600.0
+_LIMIT, _FAR = 600.0, 1e150
 
 
 def steepening_log_odds(
@@ -29,22 +29,24 @@ def steepening_log_odds(
     *,
     updates: int = 1500,
     second_moment: float = 2.0,
+    height: float = 1e-3,
     disturbance: float = 1e-3,
     group_size: int = 8,
 ) -> Float[ndarray, "B T1"]:
     """Log-odds along expected updates on ``steepening(√(V/2))``, one run per entry.
 
-    learning_rate: > 0. success: J at the start, in (0, 1). disturbance: |y| never falls below it, as if noise kept the
-    run from balancing on the ridge. updates: T. second_moment: V > 0. Raises ValueError out of range. Ledger: G06.
+    learning_rate: > 0. success: J at the start, in (0, 1). updates: T. second_moment: V > 0. height: y at the start.
+    disturbance: |y| never falls below it afterwards, as if noise kept the run from balancing on the ridge.
+    Raises ValueError out of range. Ledger: G06.
     """
     if learning_rate.shape != success.shape or not (np.all(learning_rate > 0) and np.all(np.isfinite(learning_rate))):
         raise ValueError("learning rates must be positive and finite, one for each success rate")
     if not np.all((success > 0) & (success < 1)):
         raise ValueError("success rates at the start must lie in (0, 1)")
-    if updates < 1 or not (second_moment > 0 and disturbance > 0):
-        raise ValueError("updates, second_moment and disturbance must be positive")
+    if updates < 1 or not (second_moment > 0 and height > 0 and disturbance > 0):
+        raise ValueError("updates, second_moment, height and disturbance must be positive")
     width = np.sqrt(second_moment / 2)
-    y = np.full(success.shape, disturbance)
+    y = np.full(success.shape, height)
     b = np.log(success) - np.log1p(-success) + np.logaddexp(y, -y)
     odds = np.empty((len(success), updates + 1))
     for k in range(updates + 1):
@@ -55,10 +57,13 @@ def steepening_log_odds(
         at, not_at = 1 / (1 + np.exp(-bounded)), 1 / (1 + np.exp(bounded))
         rate = learning_rate * update_scale(at, algorithm, failure=not_at, group_size=group_size, ddof=0, eps=0.0)
         x, tanh = width * np.exp(np.clip(b, -_LIMIT, _LIMIT) / 2), np.tanh(y)
-        rise = rate * (1 - y * tanh / 2)
-        y = np.exp(np.clip(rise, -_LIMIT, _LIMIT) / 2) * (y - rate * x**2 * tanh)  # x(b + rise) · a after the update
-        y = np.clip(np.where(y < 0, -1.0, 1.0) * np.maximum(np.abs(y), disturbance), -1e150, 1e150)
-        b = b + rise
+        rise = np.clip(rate, 0, _FAR) * (1 - y * tanh / 2)
+        with np.errstate(over="ignore"):  # infinities are cut off below
+            y = np.exp(np.clip(rise, -_LIMIT, _LIMIT) / 2) * (
+                y - rate * x**2 * tanh
+            )  # x(b + rise) · a after the update
+        y = np.clip(np.where(y < 0, -1.0, 1.0) * np.maximum(np.abs(y), disturbance), -_FAR, _FAR)
+        b = np.clip(b + rise, -_FAR, _FAR)
     return odds
 
 

@@ -49,7 +49,7 @@ def token_bounds(feature: Float[ndarray, "N V P"]) -> Bounds:
     return Bounds(width, width**2 / 4)
 
 
-def token_step(aligned: float, failure: float, *, length: float, bounds: Bounds) -> float:
+def token_step(aligned: float, failure: float, *, length: int, bounds: Bounds) -> float:
     """Step along a unit direction w for which the log-odds rise by at least ηΔμ/2.
 
     min{(1−J)Δμ / (2T(L_p + G_p²)), √(1−J) / (2√T G_p)}; 0 where Δμ ≤ 0. Derived here; reported is only that the
@@ -66,14 +66,14 @@ def token_step(aligned: float, failure: float, *, length: float, bounds: Bounds)
     return min(first, math.sqrt(failure) / spread if spread > 0 else math.inf)
 
 
-def _check(failure: float, length: float) -> None:
+def _check(failure: float, length: int) -> None:
     if not 0 < failure < 1:
         raise ValueError(f"failure must lie in (0, 1), got {failure}")
-    if not 1 <= length < math.inf:
+    if length < 1:
         raise ValueError(f"length must be at least 1 token, got {length}")
 
 
-def failing_variance_bound(failure: float, *, length: float, score: float) -> float:
+def failing_variance_bound(failure: float, *, length: int, score: float) -> float:
     """Bound on the variance of ⟨u, s⟩ over wrong answers, for unit u and answers of at most T tokens of score ≤ G_p.
 
     Var⁻ ≤ min{T G_p²/(1−J), 2T G_p²(1 + ln(2/(1−J)))}: the second, by Azuma, grows with the logarithm only.
@@ -84,13 +84,13 @@ def failing_variance_bound(failure: float, *, length: float, score: float) -> fl
     return length * score**2 * min(1 / failure, 2 * (1 + math.log(2 / failure)))
 
 
-def gap_bound(success: float, *, length: float, score: float) -> float:
+def gap_bound(success: float, *, length: int, score: float) -> float:
     """Largest possible ‖g‖, √T G_p/√(J(1−J)), by the Cramér–Rao type bound. Derived here. Ledger: G01.fisher."""
     _check(1 - success, length)
     return math.sqrt(length) * score / math.sqrt(success * (1 - success))
 
 
-def step_threshold(success: float, *, length: float, bounds: Bounds, gap_norm: float | None = None) -> float:
+def step_threshold(success: float, *, length: int, bounds: Bounds, gap_norm: float | None = None) -> float:
     """Largest multiple c of the gap for which θ ← θ + c g is proved to raise the log-odds by at least c‖g‖²/2.
 
     min{(1−J)/(2T(L_p + G_p²)), √(1−J)/(2√T G_p ‖g‖)}. Derived here; sufficient, mostly far from necessary.
@@ -110,7 +110,7 @@ def step_threshold(success: float, *, length: float, bounds: Bounds, gap_norm: f
 def step_safety(
     success: float,
     *,
-    length: float,
+    length: int,
     bounds: Bounds,
     gap_norm: float | None = None,
     group_size: int = 8,

@@ -128,7 +128,7 @@ def g01_gap(*, seed: int = 0, examples: int = 20) -> Evidence:
     for _ in range(examples):
         bandit, theta = draw_case(rng)
         worst = max(worst, float(gap_errors(bandit, theta, gap_at(bandit, theta)).max()))
-    return Evidence(worst, ALGEBRA, f"relative to the largest score, {examples} policies of four kinds")
+    return Evidence(float(worst), ALGEBRA, f"relative to the largest score, {examples} policies of four kinds")
 
 
 def slope_of_gap(bandit: Bandit, theta: Float[ndarray, " P"], u: Float[ndarray, " P"], *, step: float) -> ndarray:
@@ -149,7 +149,7 @@ def g01_hessian(*, seed: int = 0, examples: int = 20) -> Evidence:
         spread = segment_bounds(bandit, theta, 0.01 * u, points=2)
         found = slope_of_gap(bandit, theta, u, step=2e-3 / max(1.0, spread.score))
         worst = max(worst, float(np.abs(hessian_at(bandit, theta) @ u - found).max()) / (1 + 2 * spread.second_order))
-    return Evidence(worst, QUADRATURE, f"relative to 1 + 2L_o + G_o², {examples} policies")
+    return Evidence(float(worst), QUADRATURE, f"relative to 1 + 2L_o + G_o², {examples} policies")
 
 
 def g01_step(*, seed: int = 0, examples: int = 20) -> Evidence:
@@ -162,7 +162,7 @@ def g01_step(*, seed: int = 0, examples: int = 20) -> Evidence:
         change = odds_at(bandit, after) - odds_at(bandit, theta)
         size = float(np.abs(logprob(bandit, theta)).max() + np.abs(logprob(bandit, after)).max())
         worst = max(worst, abs(found - change) / max(size, 1.0))
-    return Evidence(worst, ALGEBRA, f"relative to the largest |log π|, {examples} steps")
+    return Evidence(float(worst), ALGEBRA, f"relative to the largest |log π|, {examples} steps")
 
 
 def information_excess(bandit: Bandit, theta: Float[ndarray, " P"]) -> float:

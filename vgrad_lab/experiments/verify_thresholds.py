@@ -39,7 +39,7 @@ def g03_collapse(*, seed: int = 0, examples: int = 20) -> Evidence:
         worst = max(
             worst, float(np.abs(run.log_odds + slope * np.arange(31)).max()), float(np.diff(run.log_odds).max())
         )
-    return Evidence(worst, CLOSED_FORM, f"largest |l_k + εk| or rise over 30 steps, {examples} slopes")
+    return Evidence(float(worst), CLOSED_FORM, f"largest |l_k + εk| or rise over 30 steps, {examples} slopes")
 
 
 def norm_excess(bandit: Bandit, theta: Float[ndarray, " P"], step: float) -> float:
@@ -60,7 +60,7 @@ def g03_softmax(*, seed: int = 0, examples: int = 20) -> Evidence:
         bandit = linear_bandit(rng.normal(size=(size, width)), some_correct(rng, size))
         theta = rng.normal(size=width) * 10 ** rng.uniform(-1, 2)
         worst = max(worst, norm_excess(bandit, theta, float(10 ** rng.uniform(-2, 2))))
-    return Evidence(worst, ALGEBRA, f"largest violation, relative, {examples} linear policies")
+    return Evidence(float(worst), ALGEBRA, f"largest violation, relative, {examples} linear policies")
 
 
 def fall(bandit: Bandit, theta: Float[ndarray, " P"], move: Float[ndarray, " P"]) -> float:
@@ -91,7 +91,9 @@ def g03_tabular(*, seed: int = 0, examples: int = 20) -> Evidence:
         exact = gap_at(bandit, theta).gap
         worst = max(worst, fall(bandit, theta, length * exact), fall(bandit, theta, length * sampled))
         worst = max(worst, fall(pair, at, length * gap_at(pair, at).gap))
-    return Evidence(worst, ALGEBRA, f"largest fall of the log-odds, relative, {examples} policies, steps .01 to 100")
+    return Evidence(
+        float(worst), ALGEBRA, f"largest relative fall of the log-odds, {examples} policies, steps .01 to 100"
+    )
 
 
 def g04_sharp(*, seed: int = 0, examples: int = 20) -> Evidence:
@@ -105,7 +107,7 @@ def g04_sharp(*, seed: int = 0, examples: int = 20) -> Evidence:
         multiple = most * float(rng.uniform(1.3, 1.9))
         run = ascend(bandit, np.array([0.3 / x]), gap_step(multiple), updates=80)
         worst = max(worst, abs(abs(float(run.theta[-1, 0])) / cosh_cycle(multiple, x) - 1))
-    return Evidence(worst, 1e-6, f"relative, {max(examples // 10, 1)} bandits (a start at 1e-3/x costs 3e-7)")
+    return Evidence(float(worst), 1e-6, f"relative, {max(examples // 10, 1)} bandits (a start at 1e-3/x costs 3e-7)")
 
 
 def cumulant(logits: Float[ndarray, " B"], along: Float[ndarray, " B"]) -> float:
@@ -134,7 +136,7 @@ def g04_linear(*, seed: int = 0, examples: int = 20) -> Evidence:
     """l(θ+u) − l(θ) = K⁺ − K⁻, ∇²l = Cov⁺ − Cov⁻, and |l(θ+u) − l(θ) − ⟨u, g⟩| ≤ ‖u‖²D²/8."""
     rng = np.random.default_rng(seed)
     worst = max(max(linear_step(rng)) for _ in range(examples))
-    return Evidence(worst, ALGEBRA, f"relative errors, and the excess over the bound, {examples} linear policies")
+    return Evidence(float(worst), ALGEBRA, f"relative errors, excess over the bound, {examples} linear policies")
 
 
 def separable(rng: np.random.Generator) -> tuple[Bandit, float]:
@@ -172,7 +174,7 @@ def g03_separable(*, seed: int = 0, examples: int = 20) -> Evidence:
         bound = perceptron_bound(bandit, margin, multiple, 3.0)
         found = updates_to_reach(bandit, gap_step(multiple), 3.0, most=2000)
         worst = max(worst, min(found, 2000) / (bound + 1) - 1)
-    return Evidence(worst, 0.0, f"updates over the bound less 1, at most, {examples} policies, c from .1 to 1000")
+    return Evidence(float(worst), 0.0, f"updates over the bound less 1, {examples} policies, c from .1 to 1000")
 
 
 def control(

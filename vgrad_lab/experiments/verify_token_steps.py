@@ -65,7 +65,7 @@ def g05_tokens(*, seed: int = 0, examples: int = 20) -> Evidence:
         step = token_step(float(gap.gap @ w), gap.failure, length=tree.horizon, bounds=token_bounds(feature))
         if step > 1e-8:
             worst = max(worst, token_shortfall(bandit, theta, w, step))
-    return Evidence(worst, 0.0, f"largest 1 − gain/(ηΔμ/2), {examples} trees")
+    return Evidence(float(worst), 0.0, f"largest 1 − gain/(ηΔμ/2), {examples} trees")
 
 
 def g05_length(*, seed: int = 0, examples: int = 20) -> Evidence:
@@ -79,7 +79,7 @@ def g05_length(*, seed: int = 0, examples: int = 20) -> Evidence:
         whole, parts = float(p @ token.sum(1) ** 2), float(p @ (token**2).sum(1))
         limit = token_bounds(feature).score ** 2 * float(p @ tree.length)
         worst = max(worst, abs(whole - parts) / limit, parts / limit - 1)
-    return Evidence(worst, ALGEBRA, f"relative to G_p² E|o|, {examples} trees")
+    return Evidence(float(worst), ALGEBRA, f"relative to G_p² E|o|, {examples} trees")
 
 
 def failing_variance(bandit: Bandit, theta: Float[ndarray, " P"], u: Float[ndarray, " P"]) -> float:
@@ -104,7 +104,7 @@ def g05_azuma(*, seed: int = 0, examples: int = 20) -> Evidence:
             if failure > 1e-200:
                 found = failing_variance(bandit, at, draw_direction(rng, np.zeros(bandit.size)))
                 worst = max(worst, found / failing_variance_bound(failure, length=size, score=limit) - 1)
-    return Evidence(worst, 0.0, f"largest ratio to the bound less 1, {2 * examples} policies")
+    return Evidence(float(worst), 0.0, f"largest ratio to the bound less 1, {2 * examples} policies")
 
 
 def token_failure(length: int, margin: int) -> float:
@@ -147,7 +147,7 @@ def g06_scale(*, seed: int = 0, examples: int = 20) -> Evidence:
         omega = update_scale(np.array([gap.success]), name, group_size=size, ddof=ddof, eps=0.0)[0]
         found = expected_group_update(bandit, theta, name, group_size=size, ddof=ddof)
         worst = max(worst, float(np.abs(found - omega * gap.gap).max()) / (1 + float(np.abs(gap.gap).max())))
-    return Evidence(worst, ALGEBRA, f"relative to 1 + ‖g‖, {examples} policies, all groups enumerated")
+    return Evidence(float(worst), ALGEBRA, f"relative to 1 + ‖g‖, {examples} policies, all groups enumerated")
 
 
 def g06_stagnation(*, seed: int = 0, examples: int = 20) -> Evidence:
@@ -157,7 +157,7 @@ def g06_stagnation(*, seed: int = 0, examples: int = 20) -> Evidence:
     odds = steepening_log_odds(rates, np.full(3, 0.5), "population_grpo", updates=1200, disturbance=1e-4)
     level = [stagnation_level(float(rate), "population_grpo") for rate in rates]
     worst = float(np.abs(1 / (1 + np.exp(odds[:, -2:])) / np.array(level)[:, None] - 1).max())
-    return Evidence(worst, QUADRATURE, "relative, last two of 1200 updates, three learning rates")
+    return Evidence(float(worst), QUADRATURE, "relative, last two of 1200 updates, three learning rates")
 
 
 def g06_groups(*, seed: int = 0, examples: int = 20) -> Evidence:
@@ -172,7 +172,7 @@ def g06_groups(*, seed: int = 0, examples: int = 20) -> Evidence:
         for name, limit in limits.items():
             omega = update_scale(1 - q, name, failure=q, group_size=size, ddof=0, eps=0.0)[0]
             worst = max(worst, abs(omega / limit - 1))
-    return Evidence(worst, QUADRATURE, f"relative, {examples} group sizes up to 64")
+    return Evidence(float(worst), QUADRATURE, f"relative, {examples} group sizes up to 64")
 
 
 def length_cosine(
