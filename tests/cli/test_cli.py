@@ -322,3 +322,10 @@ def test_reproduce_tiny_and_again(tmp_path: Path) -> None:
     vgrad("reproduce", "--tiny", "--out", tmp_path / "b", "--json")
     assert (tmp_path / "a" / "records.jsonl").read_bytes() == (tmp_path / "b" / "records.jsonl").read_bytes()
     assert_one_clear_line(vgrad("reproduce", "--tiny", "--seed", 1, "--out", tmp_path / "a"), "settings")
+
+
+def test_a_ladder_of_another_family(tmp_path: Path) -> None:
+    assert_one_clear_line(vgrad("ladder", "pretrain", tmp_path / "x", "--family", "lama"), "'lama'", "gpt_neox")
+    run = vgrad("ladder", "pretrain", tmp_path / "l", "--tiny", "--family", "llama", "--threads", 1, "-q")
+    assert "4 checkpoints" in run.stdout, run.stderr
+    assert json.loads((tmp_path / "l" / "step000010" / "config.json").read_text())["model_type"] == "llama"
