@@ -193,5 +193,5 @@ def two_token_tree() -> tuple[TokenTree, Float[ndarray, "N V P"], ndarray, Float
 
 
 def g06_length() -> Counterexample:
-    """Cosine of the mean update with 1/|o| per answer and the gap, on a tree of three answers."""
-    return Counterexample(1.0, length_cosine(*two_token_tree()), 1.9, "cosine of E[(r − J) s/|o|] with the gap")
+    """Cosine of the mean update with 1/|o| per answer and the gap, on a tree of three answers; 0 or more is claimed."""
+    return Counterexample(0.0, length_cosine(*two_token_tree()), 0.9, "cosine of E[(r − J) s/|o|] with the gap, least")
