@@ -220,13 +220,13 @@ def test_options_that_are_not_read_do_not_matter(name: str) -> None:
     error, hidden = np.linspace(-1, 1, 7), hidden_rewards(PROBLEM.tree, seed=1)
     others = {
         "ddof": 0, "eps": 0.3, "baseline": 1.5, "longest": 9, "decay": 0.5, "critic_error": error,
-        "token_reward": hidden,
+        "token_reward": hidden, "step": 1, "keep": 0.8,
     }  # fmt: skip
     plain = token_advantage(e, PROBLEM, answers)
     for option, value in others.items():
         changed = token_advantage(e, PROBLEM, answers, options=replace(e.defaults, **{option: value}))
-        # with an exact critic λ changes the advantage of a sample, but hidden rewards do not: fact 4 of the source
-        exact = option == "token_reward" and name in ("ppo", "ppo_coded")
+        # no change: hidden rewards under an exact critic (fact 4 of the source), anchors weighted by their inclusion
+        exact = (option, name) in (("token_reward", "ppo"), ("token_reward", "ppo_coded"), ("keep", "trepo_anchors"))
         same = np.allclose(changed, plain, atol=ALGEBRA)
         assert same == (option not in e.reads or exact), (option, name)
 
@@ -263,7 +263,10 @@ def test_refusals() -> None:
         ({"ddof": 2}, "ddof is 2 and eps 0.0; give ddof 0 or 1 and eps ≥ 0"),
         ({"eps": -0.1}, "ddof is 1 and eps -0.1; give ddof 0 or 1 and eps ≥ 0"),
         ({"eps": float("nan")}, "ddof is 1 and eps nan; give ddof 0 or 1 and eps ≥ 0"),
-        ({"longest": 0}, "longest is 0; give a number of tokens of at least 1"),
+        ({"longest": 0}, "longest is 0 and step 2; give numbers of tokens of at least 1"),
+        ({"step": 0}, "longest is None and step 0; give numbers of tokens of at least 1"),
+        ({"keep": 0.0}, "keep is 0.0; give a probability above 0 and at most 1"),
+        ({"keep": 1.5}, "keep is 1.5; give a probability above 0 and at most 1"),
         ({"decay": 1.1}, "decay is 1.1 and baseline 0.0; give λ in [0, 1] and a finite number"),
         ({"baseline": float("inf")}, "decay is 1.0 and baseline inf; give λ in [0, 1] and a finite number"),
     ],
@@ -271,6 +274,14 @@ def test_refusals() -> None:
 def test_options_out_of_range(options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=whole(message)):
         Options(**options)
+
+
+def test_sets_stand_alone() -> None:
+    sets = ESTIMATORS["trepo_anchors"]
+    message = whole("trepo_anchors has sets; they are for single samples: no token, group, token_mean, whitened")
+    for change in ({"group": "group_mean"}, {"token": rules.gae}, {"aggregation": "token_mean"}, {"whitened": True}):
+        with pytest.raises(ValueError, match=message):
+            replace(sets, **change)
 
 
 def test_problems_that_do_not_fit() -> None:

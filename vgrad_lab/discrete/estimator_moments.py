@@ -31,13 +31,14 @@ def exact_moments(
 ) -> Moments:
     """Mean direction and trace of its covariance for one group of G independent on-policy answers, exactly.
 
-    Independent samples: sums over answers. Groups: multisets of the labels (reward, |o|), see ``groups``. Whitened
-    estimators, and all with ``tuples``: every ordered tuple of answers through ``token_advantage``.
+    Independent samples: sums over answers and over what else is drawn (``sets``). Groups: multisets of the labels
+    (reward, |o|), see ``groups``. Whitened estimators: every ordered tuple of answers through ``token_advantage``; all
+    others too with ``tuples``, but for sets.
 
     Raises ValueError for G too small for the estimator and where there are too many groups to list.
     """
     expected_scale(estimator, problem, group=group, options=options)  # its refusals
-    if estimator.whitened or tuples:
+    if estimator.whitened or (tuples and estimator.sets is None):
         return _by_tuples(estimator, problem, group, options)
     direction = problem.direction(token_factor(estimator, problem, options=options))
     tree, reward = problem.tree, problem.reward
@@ -49,6 +50,8 @@ def exact_moments(
         alone = coefficient(np.arange(tree.size)[:, None])[:, 0]
         mean = (problem.probability * alone) @ direction
         spread = problem.probability @ ((alone[:, None] * direction - mean) ** 2).sum(1)
+        if estimator.sets is not None:
+            spread += _within_sets(estimator, problem, alone, options)
         return Moments(mean, float(spread) / group, alone, 1.0)
     by_length = estimator.aggregation in ("sequence_mean", "token_mean")
     return group_expectation(
@@ -58,6 +61,16 @@ def exact_moments(
         group=group,
         label=labels(reward, tree.length) if by_length else labels(reward),
         keep=(lambda answers: _mixed(reward[answers])) if estimator.mixed_only else None,
+    )
+
+
+def _within_sets(estimator: Estimator, problem: Problem, alone: ndarray, options: Options | None) -> float:
+    """Variance of one sample's direction that the choices of ``sets`` add, given the answer."""
+    assert estimator.sets is not None
+    chance, weight = estimator.sets(problem, estimator.defaults if options is None else options)
+    off = (weight - np.einsum("kb,kbt->bt", chance, weight)) * alone[:, None]
+    return sum(
+        float((problem.probability * p) @ (problem.direction(w) ** 2).sum(1)) for p, w in zip(chance, off, strict=True)
     )
 
 

@@ -5,7 +5,8 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from vgrad_lab import advantage
-from vgrad_lab.discrete.estimator_types import Aggregation, Estimator, Options, Problem
+from vgrad_lab.discrete import trepo
+from vgrad_lab.discrete.estimator_types import Aggregation, Estimator, Options, Problem, SetRule
 from vgrad_lab.discrete.token_tree import check_per_token, conditional_value
 from vgrad_lab.discrete.trajectory_gradient import response_advantage
 
@@ -131,3 +132,22 @@ def critic(problem: Problem, options: Options) -> Float[ndarray, "B T1"]:
 def gae(problem: Problem, options: Options) -> Float[ndarray, "B T"]:
     """GAE(λ) with the critic above, λ = ``options.decay``, γ = 1."""
     return advantage.gae(token_rewards(problem, options), critic(problem, options), decay=options.decay)
+
+
+def vine_advantage(problem: Problem, options: Options) -> Float[ndarray, "B T"]:
+    """VinePPO with exact values: v(end of the step) − v(its start) on its tokens; steps of ``options.step`` tokens."""
+    tree = problem.tree
+    starts = tree.scored & (np.arange(tree.horizon) % options.step == 0)
+    return trepo.vine_advantage(tree, problem.logits, problem.reward, starts)
+
+
+def trepo_reading(name: str) -> SetRule:
+    """A reading of TRePO with exact values; each position is chosen with ``options.keep``, before the answer."""
+    reading = trepo.READINGS[name]
+
+    def rule(problem: Problem, options: Options) -> tuple[Float[ndarray, "K B"], Float[ndarray, "K B T"]]:
+        anchors = trepo.independent_anchors(problem.tree, keep=float(options.keep))
+        value = conditional_value(problem.tree, problem.logits, problem.reward)
+        return anchors.probability, reading(problem.tree, value, anchors)
+
+    return rule

@@ -33,7 +33,8 @@ class Options:
 
     ddof, eps: of the group's standard deviation. baseline: a constant, in units of the reward. longest: L of Dr. GRPO,
     tokens (None: the tree's horizon). decay: λ of GAE. critic_error: added to the exact critic, one number per prefix
-    (None: none). token_reward: rewards per token whose sum is the reward (None: all of it at the end).
+    (None: none). token_reward: rewards per token whose sum is the reward (None: all of it at the end). step: tokens per
+    reasoning step of VinePPO. keep: probability with which TRePO chooses each position, before the answer is drawn.
     Raises ValueError for numbers out of range.
     """
 
@@ -44,12 +45,16 @@ class Options:
     decay: float = 1.0
     critic_error: Float[ndarray, " N"] | None = None
     token_reward: Float[ndarray, "B T"] | None = None
+    step: int = 2
+    keep: float = 0.5
 
     def __post_init__(self) -> None:
         if self.ddof not in (0, 1) or not self.eps >= 0:
             raise ValueError(f"ddof is {self.ddof} and eps {self.eps}; give ddof 0 or 1 and eps ≥ 0")
-        if self.longest is not None and self.longest < 1:
-            raise ValueError(f"longest is {self.longest}; give a number of tokens of at least 1")
+        if (self.longest is not None and self.longest < 1) or self.step < 1:
+            raise ValueError(f"longest is {self.longest} and step {self.step}; give numbers of tokens of at least 1")
+        if not 0 < self.keep <= 1:
+            raise ValueError(f"keep is {self.keep}; give a probability above 0 and at most 1")
         if not 0 <= self.decay <= 1 or not np.isfinite(self.baseline):
             raise ValueError(
                 f"decay is {self.decay} and baseline {self.baseline}; give λ in [0, 1] and a finite number"
@@ -99,16 +104,20 @@ GroupRule = Callable[[Float[ndarray, "Q G"], Options], Float[ndarray, "Q G"]]
 """Rewards of groups -> one advantage per sample; it must not depend on the order of a group."""
 TokenRule = Callable[[Problem, Options], Float[ndarray, "B T"]]
 """One number per token of every answer, whatever the group."""
+SetRule = Callable[[Problem, Options], tuple[Float[ndarray, "K B"], Float[ndarray, "K B T"]]]
+"""The same where chance besides the answer decides: K choices, the probability of each given the answer, numbers."""
 
 
 @dataclass(frozen=True)
 class Estimator:
     """An ascent direction of a group of G answers, D = (1/G) Σ_i c_i Σ_t a_{i,t} g_{i,t}.
 
-    c_i: the group's advantage (1 without ``group``) times the factor of ``aggregation``; a: ``token`` (1 without).
+    c_i: the group's advantage (1 without ``group``) times the factor of ``aggregation``; a: ``token``, or the mean of
+    ``sets`` given the answer (1 without either; sets are for single samples).
     mixed_only: groups of equal rewards are drawn again. whitened: c_i a over the mean and standard deviation of a over
     all tokens of the group. verdict: for answers of many lengths, real rewards and the default options.
     source: who states it. reads: names of the options that matter. defaults: the options, unless others are given.
+    Raises ValueError for sets beside what they can't be combined with.
     """
 
     name: str
@@ -117,11 +126,18 @@ class Estimator:
     verdict: Verdict
     group: GroupName | GroupRule | None = None
     token: TokenRule | None = None
+    sets: SetRule | None = None
     aggregation: Aggregation = "sum"
     mixed_only: bool = False
     whitened: bool = False
     reads: tuple[str, ...] = ()
     defaults: Options = field(default_factory=Options)
+
+    def __post_init__(self) -> None:
+        if self.sets is not None and (self.token is not None or not self.independent):
+            raise ValueError(
+                f"{self.name} has sets; they are for single samples: no token, group, token_mean, whitened"
+            )
 
     @property
     def independent(self) -> bool:

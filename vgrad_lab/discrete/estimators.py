@@ -18,6 +18,7 @@ from vgrad_lab.impact import grpo_scale
 
 _GROUP = "2402.03300"
 _STD = ("ddof", "eps")
+_INTERPOLATED = rules.trepo_reading("adv_interp")
 
 _ALL = (
     Estimator(
@@ -98,6 +99,26 @@ _ALL = (
         "theorem_2", "Σ_t (E[R|o_≤t] − E[R|o_<t]) g_t", "arXiv 2506.02553, eq. 28", "unbiased",
         token=lambda p, o: response_level.theorem_2_advantage(p.tree, p.logits, p.reward),
     ),
+    Estimator(
+        "vineppo", "Σ_t (v(end of its step) − v(start)) g_t", "arXiv 2410.01679, exact values", "unbiased",
+        token=rules.vine_advantage, reads=("step",),
+    ),
+    Estimator(
+        "trepo_anchors", "Σ_{t chosen} A_t g_t/P(t chosen)", "arXiv 2506.02553; this reading: derived here", "unbiased",
+        sets=rules.trepo_reading("anchors_ht"), reads=("keep",),
+    ),
+    Estimator(
+        "trepo_segments", "Σ_t (v(next chosen) − v(last chosen)) g_t", "arXiv 2506.02553; this reading: derived here",
+        "unbiased", sets=rules.trepo_reading("segment"), reads=("keep",),
+    ),
+    Estimator(
+        "trepo_advantages", "Σ_t g_t times A interpolated between chosen t", "arXiv 2506.02553, to the letter",
+        "biased", sets=_INTERPOLATED, reads=("keep",),
+    ),
+    Estimator(
+        "trepo_values", "Σ_t g_t times differences of v interpolated", "arXiv 2506.02553; another reading", "biased",
+        sets=rules.trepo_reading("value_interp"), reads=("keep",),
+    ),
 )  # fmt: skip
 ESTIMATORS: dict[str, Estimator] = {e.name: e for e in _ALL}
 """Every estimator of this package, by name."""
@@ -125,9 +146,10 @@ def sample_coefficient(
 
 def token_factor(estimator: Estimator, problem: Problem, *, options: Options | None = None) -> Float[ndarray, "B T"]:
     """a_t of every answer of the tree: what does not depend on the group; 1 on drawn tokens without a rule."""
-    if estimator.token is None:
-        return 1.0 * problem.tree.scored
-    return estimator.token(problem, estimator.defaults if options is None else options)
+    chosen = estimator.defaults if options is None else options
+    if estimator.sets is not None:
+        return np.einsum("kb,kbt->bt", *estimator.sets(problem, chosen))
+    return 1.0 * problem.tree.scored if estimator.token is None else estimator.token(problem, chosen)
 
 
 def token_advantage(
@@ -136,7 +158,8 @@ def token_advantage(
     """w of every token of sampled groups: the estimator's per-sample output, data for a loss −Σ w log π.
 
     w_{i,t} = c_i a_{i,t}, and D = (1/G) Σ_i Σ_t w_{i,t} g_{i,t} is the group's ascent direction; zero after an answer's
-    end. answers: rows of the tree, one group per row. options: the estimator's defaults if None.
+    end. What else is drawn (``sets``) is averaged over. answers: rows of the tree, one group per row. options: the
+    estimator's defaults if None.
 
     Raises ValueError for rows outside the tree, groups too small for the rule, and options that don't fit.
     """
@@ -148,7 +171,9 @@ def token_advantage(
     return weight * sample_coefficient(estimator, problem, answers, options=options)[:, :, None]
 
 
-def _token_scale(estimator: Estimator, options: Options) -> float | None:
+def _token_scale(estimator: Estimator, problem: Problem, options: Options) -> float | None:
+    if estimator.sets is _INTERPOLATED:
+        return options.keep if np.ptp(problem.tree.length) == 0 else None
     if estimator.token is rules.gae:
         critic_exact = options.critic_error is None or not np.any(options.critic_error)
         return 1.0 if options.decay == 1 or critic_exact else None
@@ -157,8 +182,8 @@ def _token_scale(estimator: Estimator, options: Options) -> float | None:
 
 def _advantage_scale(estimator: Estimator, problem: Problem, group: int, options: Options) -> float | None:
     if estimator.group is None:
-        return _token_scale(estimator, options)
-    if estimator.token is not None:
+        return _token_scale(estimator, problem, options)
+    if estimator.token is not None or estimator.sets is not None:
         return None
     if estimator.group in ("leave_one_out", "pairs"):
         return 1.0
@@ -188,8 +213,9 @@ def expected_scale(
     """The c of E D = c ∇J in closed form, or None where no such c is known and the direction is biased in general.
 
     1; (G−1)/G; w_G(p) = ``impact.grpo_scale`` for two reward values, divided by their distance; over L, over T where
-    all answers have T tokens, and over P(mixed) where other groups are drawn again. A rule per token of a reader's own
-    counts as what its ``verdict`` says, unbiased or not; a group rule of a reader's own has no closed form.
+    all answers have T tokens, and over P(mixed) where other groups are drawn again; ``keep`` for interpolated
+    advantages on answers of one length. A rule per token of a reader's own counts as what its ``verdict`` says,
+    unbiased or not; a group rule of a reader's own has no closed form.
 
     Raises ValueError for G < 2 in a group's baseline, and where no group is mixed.
     """
