@@ -187,6 +187,20 @@ def k10_best_of_n(*, seed: int = 0, examples: int = 20) -> Evidence:
     return Evidence(worst, ALGEBRA, f"best of N by enumeration over {examples} draws")
 
 
+def k10_ascent(*, seed: int = 0, examples: int = 20) -> Evidence:
+    """Slope of the mean reward along φ without repulsion against (1/N²) Σ_ij k_ij ∂R_i·∂R_j; how far it is negative."""
+    rng, worst = np.random.default_rng(seed), 0.0
+    for _ in range(examples):
+        start, sigma = rng.standard_normal((int(rng.integers(1, 7)), 2)), float(2 ** rng.uniform(-1, 1))
+        way, h = flow_direction(start, np.cos, bandwidth=sigma), 1e-3
+        rise = [float(np.sin(start + s * h * way).sum(1).mean()) for s in (-2, -1, 1, 2)]
+        slope = (8 * (rise[2] - rise[1]) - (rise[3] - rise[0])) / (12 * h)
+        kernel = np.exp(-((start[:, None] - start) ** 2).sum(2) / (2 * sigma**2))
+        form = float((kernel * (np.cos(start) @ np.cos(start).T)).mean())
+        worst = max(worst, abs(slope - form), -form)
+    return Evidence(worst, QUADRATURE, f"slope of the mean reward over {examples} clouds")
+
+
 def k10_summit() -> Counterexample:
     """Particles at 0 and ½ under R = −a², α → 0, one step of 0.1: the best reward falls from 0 to −0.0019."""
     start = np.array([[0.0], [0.5]])
