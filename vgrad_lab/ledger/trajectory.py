@@ -1,5 +1,6 @@
-"""Ledger entries on policy gradients from response-level rewards (arXiv 2506.02553): R01–R07."""
+"""Ledger entries on policy gradients from response-level rewards (arXiv 2506.02553): R01–R07, with R08 and R09."""
 
+from vgrad_lab.ledger.trajectory_readings import READINGS
 from vgrad_lab.ledger.types import Statement, Status
 
 _CHECK = "vgrad_lab.experiments.verify_trajectory:"
@@ -7,6 +8,7 @@ _VARIANCE = "vgrad_lab.experiments.verify_trajectory_variance:"
 _T = "tests/statements/test_"
 _ON_POLICY = "tokens are drawn from the policy that is differentiated"
 _ADDITIVE = "RM(o) = Σ_t γ^{t−1} r(o_<t, o_t), up to a constant of the prompt and noise of mean zero given o"
+_EXACT = "RM(o) = Σ_t γ^{t−1} r(o_<t, o_t), up to a constant of the prompt"
 
 TRAJECTORY: tuple[Statement, ...] = (
     Statement(
@@ -162,7 +164,7 @@ TRAJECTORY: tuple[Statement, ...] = (
         claim="On every answer A_t = γ^{t−1}(Q − V) and Σ_t A_t = RM − E[RM]: Theorem 2 splits GRPO's advantage over "
         "the tokens as a martingale.",
         status=Status.HOLDS_UNDER,
-        assumptions=(_ADDITIVE,),
+        assumptions=(_EXACT,),
         tests=(
             _T + "r06.py::test_differences_are_advantages_and_add_up",
             _T + "r06.py::test_differences_of_a_mean_are_other_advantages",
@@ -177,7 +179,7 @@ TRAJECTORY: tuple[Statement, ...] = (
         claim="On every answer RM − E[RM | o_<t] = γ^{t−1}(G_t − V(o_<t)): with a baseline of the prefix, hidden token "
         "rewards add nothing to the response-level reward.",
         status=Status.HOLDS_UNDER,
-        assumptions=(_ADDITIVE, "the baseline is that of the prefix"),
+        assumptions=(_EXACT, "the baseline is that of the prefix"),
         tests=(
             _T + "r06.py::test_hidden_rewards_say_nothing_more",
             _T + "r06.py::test_hidden_rewards_of_another_sum_differ",
@@ -255,4 +257,5 @@ TRAJECTORY: tuple[Statement, ...] = (
         ),
         evidence=(_VARIANCE + "r07_constant",),
     ),
+    *READINGS,
 )
