@@ -1,4 +1,4 @@
-"""Regenerate what is generated: ledger.md, notation.md, credit.md and forecast.md in docs/, README's blocks, notebooks.
+"""Regenerate what is generated: the pages below in docs/, README's blocks, notebooks.
 
 python tools/docs.py [--no-notebooks | TUTORIAL ...]    (tutorials by name, 00_one_step; all of them by default)
 """
@@ -124,6 +124,13 @@ def forecast_page() -> str:
     return study.page(read("forecast"), **parts)
 
 
+def estimators_page() -> str:
+    """docs/estimators.md, from the committed results of `vgrad estimators --full`."""
+    from vgrad_lab.experiments import estimator_page as study
+
+    return study.page(json.loads((ROOT / "docs" / "results" / "estimators.json").read_text(encoding="utf-8")))
+
+
 def sources() -> list[Path]:
     """The tutorials' sources; files that start with an underscore are what they share."""
     return sorted((ROOT / "tutorials").glob("[0-9]*.py"))
@@ -171,6 +178,7 @@ def main() -> None:
     (ROOT / "docs" / "notation.md").write_text(notation.page(), encoding="utf-8")
     (ROOT / "docs" / "credit.md").write_text(credit_page(), encoding="utf-8")
     (ROOT / "docs" / "forecast.md").write_text(forecast_page(), encoding="utf-8")
+    (ROOT / "docs" / "estimators.md").write_text(estimators_page(), encoding="utf-8")
     path = ROOT / "README.md"
     path.write_text(readme(path.read_text(encoding="utf-8")), encoding="utf-8")
     if "--no-notebooks" not in sys.argv[1:]:

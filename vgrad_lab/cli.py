@@ -9,7 +9,7 @@ import typer
 
 from vgrad_lab import __version__
 from vgrad_lab.checkpoints.errors import UserError
-from vgrad_lab.experiments import checkpoint_commands, forecast_command, verify_command
+from vgrad_lab.experiments import checkpoint_commands, estimators_command, forecast_command, verify_command
 from vgrad_lab.experiments.command_line import Json, Quiet, Seed, Stopped, as_json
 
 INTERRUPTED = 130
@@ -72,6 +72,7 @@ def reproduce(
 
 
 app.command()(verify_command.verify)
+app.command()(estimators_command.estimators)
 
 
 @ladder.command("pretrain")
@@ -79,18 +80,19 @@ def ladder_pretrain(
     folder: Annotated[Path, typer.Argument(help="Where the checkpoints go; an unfinished ladder continues.")],
     seed: Seed = 0,
     tiny: Annotated[bool, typer.Option("--tiny", help="Toy sizes, seconds.")] = False,
+    family: Annotated[str, typer.Option(help="Architecture: olmo2, llama or gpt_neox.")] = "olmo2",
     threads: Annotated[int, typer.Option(help="CPU threads; the weights depend on it.", min=1)] = 2,
     quiet: Quiet = False,
 ) -> None:
-    """Pretrain the embedded ladder of OLMo-2 checkpoints from text that ships with Python.
+    """Pretrain the embedded ladder of small checkpoints (OLMo-2 by default) from text that ships with Python.
 
-    Examples: `vgrad ladder pretrain runs/ladder1 --seed 1` · `vgrad ladder pretrain /tmp/l --tiny`
+    Examples: `vgrad ladder pretrain runs/ladder1 --seed 1` · `vgrad ladder pretrain /tmp/l --tiny --family llama`
     """
     from dataclasses import replace
 
     from vgrad_lab.checkpoints import embedded
 
-    settings = replace(embedded.TINY if tiny else embedded.LadderSettings(), seed=seed)
+    settings = replace(embedded.TINY if tiny else embedded.LadderSettings(), seed=seed, family=family)
     rungs = embedded.pretrain(settings, folder, progress=not quiet, threads=threads)
     typer.echo(f"{len(rungs)} checkpoints in {folder}, steps {rungs[0].step} to {rungs[-1].step}")
 

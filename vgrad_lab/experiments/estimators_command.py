@@ -1,0 +1,72 @@
+"""`vgrad estimators`: which policy-gradient estimator is biased, and by how much, exactly."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vgrad_lab.checkpoints.errors import UserError
+from vgrad_lab.experiments.command_line import Json, Seed, as_json
+
+REMEDY = " (--group, --vocab, --horizon; --binary for fewer distinct rewards)"
+
+
+def estimators(
+    vocab: Annotated[int, typer.Option(help="Tokens of the vocabulary.")] = 3,
+    horizon: Annotated[int, typer.Option(help="Most tokens of an answer.")] = 3,
+    group: Annotated[int, typer.Option(help="Answers per group.")] = 4,
+    end: Annotated[int, typer.Option(help="Token that ends an answer; -1 for answers of one length.")] = 0,
+    binary: Annotated[bool, typer.Option("--binary", help="Rewards 0 and 1 instead of real ones.")] = False,
+    spread: Annotated[float, typer.Option(help="Standard deviation of the policy's logits.")] = 1.0,
+    seed: Seed = 0,
+    names: Annotated[str | None, typer.Option(help="Estimators to show, separated by commas; all by default.")] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Every table of docs/estimators.md, on its own problem.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the result as JSON here.")] = None,
+    json_: Json = False,
+) -> None:
+    """Print expectation and variance of each estimator on a small token tree, by exact sums over all groups.
+
+    c is the scale of the expected direction against ∇J, residual the share of it that points elsewhere.
+
+    Examples: `vgrad estimators` · `vgrad estimators --binary --names rloo,grpo` · `vgrad estimators --end -1 --group 2`
+    """
+    from vgrad_lab.checkpoints import atomic
+    from vgrad_lab.discrete.estimator_types import random_problem
+    from vgrad_lab.experiments import estimator_table as page
+
+    if full and names:
+        raise UserError("--full and --names were both given; choose one")
+    if out and out.is_dir():
+        raise UserError(f"--out is {out}, a folder; give the name of a file")
+    if out:
+        atomic.require_writable(out.parent)
+    chosen = [name.strip() for name in names.split(",") if name.strip()] if names is not None else None
+    if chosen == []:
+        raise UserError("--names is empty; give names as in --names rloo,grpo, or leave it out for all")
+    if vocab >= 2 and not -1 <= end < vocab:
+        raise UserError(f"--end is {end}; give a token in 0 … {vocab - 1}, or -1 for answers of one length")
+    if not spread >= 0:
+        raise UserError(f"--spread is {spread:g}; give a number that is not negative")
+    settings = {
+        "vocab": vocab, "horizon": horizon, "group": group, "end": end, "spread": spread, "seed": seed,
+    }  # fmt: skip
+    try:
+        if full:
+            result = page.document("vgrad estimators --full", seed=1, content=page.study())
+        else:
+            command = "vgrad estimators " + " ".join(f"--{k} {v:g}" for k, v in settings.items())
+            command += (" --binary" if binary else "") + (f" --names {','.join(chosen)}" if chosen else "")
+            problem = random_problem(
+                vocab, horizon, end=None if end == -1 else end, binary=binary, spread=spread, seed=seed
+            )
+            result = page.document(command, seed=seed, content=page.table(problem, group=group, names=chosen))
+    except ValueError as error:
+        raise UserError(f"{error}{REMEDY if 'more than' in str(error) else ''}") from error
+    if out:
+        atomic.write_file(out, as_json(result) + "\n")
+    shown = result["tables"] if full else [result]
+    typer.echo(as_json(result) if json_ else "\n\n".join(page.text(part) for part in shown))
+    if out and not json_:
+        typer.echo(f"written to {out}")
