@@ -50,12 +50,12 @@ def checkpoint_numbers(study: Study) -> list[dict[str, Any]]:
     ]
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """JSON has no NaN: null stands for undefined."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -98,7 +98,7 @@ def summary_json(name: str, run: Run, scored: Sequence[Scored]) -> str:
     ]
     units = {f"{stage} {state}": states.count((stage, state)) for stage, state in set(states)}
     whole = {"run": name, "units": units, "notes": run.notes, "interval_level": 0.9, "studies": studies}
-    return json.dumps(_plain(whole), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    return json.dumps(plain(whole), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def predictors_csv(scored: Sequence[Scored]) -> str:
