@@ -13,6 +13,7 @@ ALGORITHMS: tuple[Statement, ...] = (
         claim="The admissible step shrinks with the response's length, with the failure rate 1 − J and with the "
         "tokens' bounds.",
         status=Status.OPEN,
+        tests=(_T5 + "threshold_falls_like_one_over_the_length",),
         corrected_by=("G05.tokens", "G05.azuma", "G05.linear"),
         note="Formula and constants could not be read. That steps shrunk in this way suffice is G05.tokens; that they "
         "need not shrink in proportion to 1 − J is G05.azuma and G05.linear.",
