@@ -13,7 +13,7 @@ from tests.checkpoints import synthetic_records as synthetic
 from tests.checkpoints.test_report import read
 from tests.checkpoints.test_start import ROWS
 from vgrad_lab.checkpoints.errors import UserError
-from vgrad_lab.checkpoints.report import write_comparison
+from vgrad_lab.checkpoints.report import start, write_comparison
 from vgrad_lab.checkpoints.report.collect import collect
 from vgrad_lab.checkpoints.report.compare import compare_rows, mean_over_runs, run_names
 from vgrad_lab.checkpoints.report.scores import study_rows
@@ -118,3 +118,30 @@ def test_refusals(runs: list[Path], tmp_path: Path) -> None:
         write_comparison(runs[:1], tmp_path / "o")
     with pytest.raises(UserError, match=r"no records.jsonl"):
         write_comparison([runs[0], tmp_path / "none"], tmp_path / "o")
+
+
+def test_forecasts_stand_beside_the_runs_of_the_same_protocol(tmp_path: Path) -> None:
+    """A run counts where weights, task and settings are the forecast's, the forecast's own settings left out."""
+    rows = copy.deepcopy(ROWS[:3])
+    protocol = {"optimizer": "adamw", "learning_rate": 1e-4}
+    for r in rows:
+        r["settings"] = {**protocol, "forecast": {"passes": 3}}
+    result = {"reward_after": [0.3, 0.612], "budgets": [2, 4], "optimizer": "adamw", "learning_rate": 1e-4}
+    base = {**rows[1], "unit": "rl-1", "stage": "rl", "settings": protocol, "result": result}
+    others = [
+        {**base, "unit": "rl-2", "seed": 1, "result": {**result, "reward_after": [0.3, 0.624]}},
+        {**base, "unit": "rl-3", "settings": {**protocol, "learning_rate": 1e-3}, "result": {"reward_after": [0.9]}},
+        {**base, "unit": "rl-4", "status": "failed", "result": None},
+        {**base, "unit": "rl-5", "task": "another", "result": {"reward_after": [0.9]}},
+    ]
+    ranked = start.ranked(rows)
+    found = {row.name: start.realised(row, [*rows, base, *others]) for row in ranked}
+    assert found["step000200"] == pytest.approx(0.618)
+    assert np.isnan(found["step000100"])
+    synthetic.write(tmp_path, [*rows, base, *others])
+    text = read(start.write_start(tmp_path)).text
+    assert "R after 4, run" in text
+    assert "0.618" in text
+    assert "not run" in text
+    synthetic.write(tmp_path, rows)
+    assert "not run" not in read(start.write_start(tmp_path)).text

@@ -108,16 +108,35 @@ def _plate(stem: str, rows: Sequence[Row]) -> Plate:
     )
 
 
-def _table(rows: Sequence[Row], failed: Sequence[Record]) -> str:
+def realised(row: Row, records: Iterable[Record]) -> float:
+    """Mean reward that runs of the same weights, task and protocol reached at the last budget; NaN without one."""
+    own = row.record
+    protocol = {k: v for k, v in (own.get("settings") or {}).items() if k != "forecast"}
+    found = [
+        float(r["result"]["reward_after"][-1])
+        for r in records
+        if (r["stage"], r["status"], r["task"]) == ("rl", "done", own["task"])
+        and r["checkpoint"]["sha256"] == own["checkpoint"]["sha256"]
+        and r.get("settings") == protocol
+    ]
+    return float(np.mean(found)) if found else float("nan")
+
+
+def _table(rows: Sequence[Row], failed: Sequence[Record], records: Sequence[Record]) -> str:
     last = rows[0].record["result"]["budgets"][-1]
+    runs = [realised(row, records) for row in rows]
+    shown = bool(np.any(np.isfinite(runs)))
     body = []
-    for row in rows:
+    for row, run in zip(rows, runs, strict=True):
         numbers = [page.cell(x, digits=3, plus=False) for x in (row.before, row.after, row.low, row.high)]
-        body.append(page.named_row(row.name, "".join([*numbers, page.cell(row.gain, digits=3)])))
+        cells = [*numbers, page.cell(row.gain, digits=3)]
+        if shown:
+            cells.append(page.cell(run, digits=3, plus=False) if np.isfinite(run) else page.plain("not run"))
+        body.append(page.named_row(row.name, "".join(cells)))
     for record in failed:
-        empty = page.plain("failed") * 5
+        empty = page.plain("failed") * (5 + shown)
         body.append(page.named_row(f"{record['checkpoint']['name']}: {record.get('error') or 'no message'}", empty))
-    names = ("R before", f"R after {last}", "band from", "to", "gain")
+    names = ("R before", f"R after {last}", "band from", "to", "gain", *([f"R after {last}, run"] if shown else []))
     return page.table(
         "Largest gain first; R_after is a forecast.", [("checkpoint", False), *((n, True) for n in names)], body
     )
@@ -138,7 +157,7 @@ def start_sections(records: Sequence[Record], figures: Path) -> dict[str, tuple[
         label = f"{rows[0].record['result']['optimizer']}, learning rate {rows[0].record['result']['learning_rate']:g}"
         parts = [
             page.sentences([*advice(rows), cost(rows)]),
-            _table(rows, failed),
+            _table(rows, failed, records),
             page.plate(plate := _plate(f"{stem}-curves", rows), embed(*save(plate.figure, figures, plate.name))),
             page.folded("Settings", page.facts((k, str(v)) for k, v in sorted(rl.items()))),
         ]
