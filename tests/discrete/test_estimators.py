@@ -253,7 +253,7 @@ def test_refusals() -> None:
     with pytest.raises(ValueError, match="unknown aggregation 'median'"):
         unchecked(rules.length_factor)("median", answers, longest=3)
     same = replace(PROBLEM, reward=np.ones(15))
-    with pytest.raises(ValueError, match="no group is mixed: all answers have one reward"):
+    with pytest.raises(ValueError, match="no group is mixed: all answers that ever come have one reward; give rewards"):
         module.expected_scale(replace(ESTIMATORS["rloo"], mixed_only=True), same, group=2)
 
 

@@ -137,7 +137,7 @@ def row(estimator: Estimator, problem: Problem, *, group: int, options: Options 
         residual=float(np.linalg.norm(found.mean - scale * gradient)) / norm if norm > 0 else float("nan"),
         bias=float(np.linalg.norm(found.mean - gradient)) / math.sqrt(square) if square > 0 else float("nan"),
         variance=found.variance,
-        rescaled=found.variance / scale**2 if scale != 0 else float("nan"),
+        rescaled=found.variance / scale / scale if scale != 0 else float("nan"),
         expected=expected_scale(estimator, problem, group=group, options=options),
         verdict=verdict(estimator, problem, group=group, options=options),
     )
@@ -146,16 +146,18 @@ def row(estimator: Estimator, problem: Problem, *, group: int, options: Options 
 def check_estimator(estimator: Estimator, problem: Problem, *, group: int, options: Options | None = None) -> Moments:
     """The exact moments, or AssertionError where the mean is not the c ∇J that ``expected_scale`` claims.
 
-    Asserts ‖E D − c∇J‖ ≤ 1e-12 √E‖D‖²; nothing where no c is claimed. A reader's own estimator is checked like those
-    of the package. Raises ValueError as ``exact_moments``.
+    Asserts ‖E D − c∇J‖ ≤ 1e-12 (1 + max|R|/(max R − min R)) √E‖D‖², the bracket for rewards far from zero; nothing
+    where no c is claimed. A reader's own estimator is checked like those of the package. Raises ValueError as
+    ``exact_moments``.
     """
     found = exact_moments(estimator, problem, group=group, options=options)
     scale = expected_scale(estimator, problem, group=group, options=options)
     if scale is None:
         return found
     error = float(np.linalg.norm(found.mean - scale * problem.gradient))
-    length = float(np.sqrt(found.variance + found.mean @ found.mean))
-    assert error <= ALGEBRA * length, (
+    length, reward = math.sqrt(found.variance + float(found.mean @ found.mean)), problem.reward
+    condition = 1 + float(np.abs(reward).max() / (np.ptp(reward) or np.inf))
+    assert error <= ALGEBRA * condition * length, (
         f"{estimator.name} claims E D = {scale:.6g} ∇J at G = {group}, but misses it by {error:.3g}, where ‖∇J‖ is "
         f"{float(np.linalg.norm(problem.gradient)):.3g}; it is biased, or its verdict is wrong"
     )

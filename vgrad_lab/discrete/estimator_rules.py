@@ -31,7 +31,8 @@ def group_advantage(estimator: Estimator, reward: Float[ndarray, "Q G"], options
     if estimator.group == "pairs":
         return pair_advantage(reward)
     if isinstance(estimator.group, str):
-        return advantage.from_group(reward, estimator.group, ddof=options.ddof, eps=options.eps)
+        above = reward - reward.min(1, keepdims=True)  # no group baseline sees a shift; rewards far from 0 keep digits
+        return advantage.from_group(above, estimator.group, ddof=options.ddof, eps=options.eps)
     return np.asarray(estimator.group(reward, options))
 
 

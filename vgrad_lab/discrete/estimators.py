@@ -229,7 +229,7 @@ def expected_scale(
     if estimator.mixed_only:
         mixed = mixed_probability(problem, group)
         if not mixed > 0:
-            raise ValueError("no group is mixed: all answers have one reward; give rewards that differ")
+            raise ValueError("no group is mixed: all answers that ever come have one reward; give rewards that differ")
         scale /= mixed
     if estimator.aggregation == "constant":
         return scale / (problem.tree.horizon if chosen.longest is None else chosen.longest)

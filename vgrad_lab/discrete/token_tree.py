@@ -77,11 +77,13 @@ def token_tree(vocab: int, horizon: int, *, end: int | None = 0) -> TokenTree:
     if end is not None and not 0 <= end < vocab:
         raise ValueError(f"end is {end}; give a token in 0 … {vocab - 1}, or None for answers of one length")
     k = vocab if end is None else vocab - 1
-    count = k ** (horizon - 1) * vocab + (0 if end is None else sum(k**t for t in range(horizon - 1)))
-    if count > MOST_ANSWERS:
+    longest = k ** min(horizon - 1, 99) if k > 1 else 1
+    ended = 0 if end is None else (longest - 1) // (k - 1) if k > 1 else horizon - 1
+    count = longest * vocab + ended
+    if count > MOST_ANSWERS or count * horizon > MOST_NUMBERS:
         raise ValueError(
-            f"vocab {vocab} and horizon {horizon} make {count} answers, more than {MOST_ANSWERS}; "
-            "give a smaller vocabulary or a shorter horizon"
+            f"vocab {vocab} and horizon {horizon} make {count:.6g} answers, more than {MOST_ANSWERS} or too long to "
+            "list; give a smaller vocabulary or a shorter horizon"
         )
     going = np.array([v for v in range(vocab) if v != end])
     levels = [np.zeros((1, 0), dtype=np.int64)]
@@ -90,22 +92,19 @@ def token_tree(vocab: int, horizon: int, *, end: int | None = 0) -> TokenTree:
     start = np.cumsum([0, *(len(level) for level in levels)])
     tokens, node, drawn = [], [], []
     for t, level in enumerate(levels):
-        last = np.arange(vocab) if t == horizon - 1 else np.array([] if end is None else [end], dtype=np.int64)
+        last = np.array([v for v in range(vocab) if t == horizon - 1 or v == end], dtype=np.int64)
         row = np.repeat(np.arange(len(level)), len(last))
-        padded = np.full((len(row), horizon), 0 if end is None else end)
+        padded, place = np.full((len(row), horizon), 0 if end is None else end), np.zeros((len(row), horizon), int)
         padded[:, : t + 1] = np.column_stack([level[row], np.tile(last, len(level))])
-        place = np.zeros_like(padded)
         for s in range(t + 1):
             place[:, s] = start[s] + row // k ** (t - s)
         tokens.append(padded)
         node.append(place)
         drawn.append(np.tile(np.arange(horizon) <= t, (len(row), 1)))
-    all_tokens = np.concatenate(tokens)
-    order = np.lexsort(all_tokens.T[::-1])
+    order = np.lexsort(np.concatenate(tokens).T[::-1])
+    rows, scored, nodes = (np.concatenate(parts)[order] for parts in (tokens, drawn, node))
     prefixes = tuple(tuple(p) for level in levels for p in level.tolist())
-    return TokenTree(
-        vocab, horizon, end, all_tokens[order], np.concatenate(drawn)[order], np.concatenate(node)[order], prefixes
-    )
+    return TokenTree(vocab, horizon, end, rows, scored, nodes, prefixes)
 
 
 def reward_of(tree: TokenTree, rule: Callable[[tuple[int, ...]], float]) -> Float[ndarray, " B"]:
@@ -165,8 +164,7 @@ def answer_probability(tree: TokenTree, logits: Float[ndarray, "N V"]) -> Float[
 
 def prefix_probability(tree: TokenTree, logits: Float[ndarray, "N V"]) -> Float[ndarray, " N"]:
     """Probability that an answer runs through each open prefix; 1 at the root."""
-    logprob = token_logprob(tree, logits)
-    before = np.cumsum(np.column_stack([np.zeros(tree.size), logprob[:, :-1]]), axis=1)
+    before = np.cumsum(np.column_stack([np.zeros(tree.size), token_logprob(tree, logits)[:, :-1]]), axis=1)
     found = np.zeros(len(tree.prefixes))
     found[tree.node[tree.scored]] = np.exp(before[tree.scored])
     return found
@@ -237,30 +235,32 @@ def weighted_score(
     return np.asarray((taken - taken.sum(1, keepdims=True) * np.exp(log_policy(tree, logits))).ravel())
 
 
+def _values(tree: TokenTree, logits: ndarray, reward: ndarray) -> tuple[ndarray, ndarray, float]:
+    """π, Q less the reward of the likeliest answer, and that reward: sure answers and far rewards cost no digits."""
+    base = float(check_reward(tree, reward)[token_logprob(tree, logits).sum(1).argmax()])
+    policy, after, table = np.exp(log_policy(tree, logits)), reward.astype(float) - base, np.zeros(tree.logits_shape)
+    for t in reversed(range(tree.horizon)):
+        b = np.flatnonzero(tree.scored[:, t])
+        table[tree.node[b, t], tree.tokens[b, t]] = after[b]
+        after[b] = (policy * table).sum(1)[tree.node[b, t]]
+    return policy, table, base
+
+
 def action_value(tree: TokenTree, logits: Float[ndarray, "N V"], reward: Float[ndarray, " B"]) -> Float[ndarray, "N V"]:
     """Q(prefix, v) = E[R | prefix, v], by recursion from the leaves: no division by a probability.
 
     reward: one number per answer. Raises ValueError for logits or rewards that don't fit or are not finite.
     """
-    policy, after = np.exp(log_policy(tree, logits)), check_reward(tree, reward).astype(float)
-    table = np.zeros(tree.logits_shape)
-    for t in reversed(range(tree.horizon)):
-        b = np.nonzero(tree.scored[:, t])[0]
-        row = tree.node[b, t]
-        table[row, tree.tokens[b, t]] = after[b]
-        after = after.copy()
-        after[b] = (policy * table).sum(1)[row]
-    return table
+    _, table, base = _values(tree, logits, reward)
+    return table + base
 
 
 def conditional_value(
     tree: TokenTree, logits: Float[ndarray, "N V"], reward: Float[ndarray, " B"]
 ) -> Float[ndarray, "B T1"]:
-    """E[R | o_<t] at each node along each answer; the last one, and all after the end, are R.
-
-    Raises ValueError for logits or rewards that don't fit or are not finite.
-    """
-    state = (np.exp(log_policy(tree, logits)) * action_value(tree, logits, reward)).sum(1)
+    """E[R | o_<t] at each node along each answer; the last one, and all after the end, are R. Raises the same."""
+    policy, table, base = _values(tree, logits, reward)
+    state = (policy * table).sum(1) + base
     return np.column_stack([np.where(tree.scored, state[tree.node], reward[:, None]), reward])
 
 
@@ -274,11 +274,9 @@ def objective_gradient(
 ) -> Float[ndarray, " P"]:
     """∇J with respect to the logits, exact, from the recursion of the values and so without any score.
 
-    ∂J/∂z(prefix, v) = P(prefix) π(v|prefix) (Q(prefix, v) − V(prefix)), flattened to P = N·V.
-
-    Raises ValueError for logits or rewards that don't fit or are not finite.
+    ∂J/∂z(prefix, v) = P(prefix) π(v|prefix) (Q(prefix, v) − V(prefix)), flattened to P = N·V. Raises the same.
     """
-    policy, q = np.exp(log_policy(tree, logits)), action_value(tree, logits, reward)
+    policy, q, _ = _values(tree, logits, reward)
     reach = prefix_probability(tree, logits)[:, None]
     q = q - np.take_along_axis(q, logits.argmax(1)[:, None], 1)  # keeps digits where one π is near 1
     return np.asarray((reach * policy * (q - (policy * q).sum(1, keepdims=True))).ravel())
