@@ -15,11 +15,12 @@ import pytest
 import torch
 from nbclient import NotebookClient
 
+from vgrad_lab.advantage import leave_one_out
 from vgrad_lab.impact import grpo_scale
 
 ROOT = Path(__file__).parents[1] / "tutorials"
 TUTORIALS = sorted(ROOT.glob("[0-9]*.py"))
-WITH_EXERCISES = [path for path in TUTORIALS if path.stem[:2] in ("00", "01", "02", "05", "06", "08")]
+WITH_EXERCISES = [path for path in TUTORIALS if path.stem[:2] in ("00", "01", "02", "03", "05", "06", "08")]
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -42,7 +43,7 @@ def outputs(notebook: Any) -> list[dict[str, Any]]:
 
 def test_there_are_tutorials() -> None:
     assert len(TUTORIALS) >= 2
-    assert [path.stem[:2] for path in WITH_EXERCISES] == ["00", "01", "02", "05", "06", "08"]
+    assert [path.stem[:2] for path in WITH_EXERCISES] == ["00", "01", "02", "03", "05", "06", "08"]
 
 
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda p: p.stem)
@@ -227,6 +228,12 @@ def recursions(**changed: str) -> dict[str, str]:
     return found
 
 
+def kinds(**changed: str) -> dict[str, str]:
+    """The right table of exercise 03.4 with changes."""
+    right = {"rloo": "exact", "group_mean": "scaled", "grpo": "scaled", "dapo": "scaled", "reinforce": "exact"}
+    return right | changed
+
+
 def coin_speed(p: float, p0: float) -> float:
     """Relative speed of a coin's parameter under expected GRPO."""
     now, first = (float(grpo_scale(np.array([x]), 8)[0]) * x * (1 - x) for x in (p, p0))
@@ -282,6 +289,41 @@ WRONG: dict[str, tuple[tuple[Any, str], ...]] = {
     "02.2": ((2 / 9, "root"), (np.std([1, 0, 0], ddof=1), "ddof 1"), (0.5, "mean 1/3")),
     "02.3": ((5.0, "0.950"), (6.0, "1.050"), (float("inf"), "finite")),
     "02.4": ((34, "0.5031"), (36, "n = 35 would do"), (1, "at least 2"), (35.5, "whole number")),
+    "03.1": ((512, "share too"), (7 / 4096, "make up for it"), (580.0, "0.9912 of")),
+    "03.2": (
+        (lambda reward, length: leave_one_out(reward), "points elsewhere"),
+        (lambda reward, length: leave_one_out(reward * length), "points elsewhere"),
+        (lambda reward, length: leave_one_out(reward) / length, "points elsewhere"),
+        (lambda reward, length: -leave_one_out(reward) * length, "downhill"),
+        (lambda reward, length: 0.0 * reward, "zero"),
+        (lambda reward, length: reward[0], "shape"),
+        (lambda reward, length: leave_one_out(reward) * length * (1 + 1e-3 * length), "points elsewhere"),
+        (2.0, "function"),
+    ),
+    "03.3": ((19, "not below"), (21, "N = 20 would do"), (19.6, "whole number"), (0, "at least 1")),
+    "03.4": (
+        (kinds(rloo="scaled"), "1 of 5 differ, among them 'rloo'"),
+        (kinds(grpo="bent", dapo="bent"), "2 of 5 differ"),
+        (kinds(grpo="biased"), "not 'biased'"),
+        ("exact", "dictionary"),
+    ),
+    "04.1": (
+        (lambda p, x, right: p[right] @ x[right] - p[~right] @ x[~right], "divide by J and 1"),
+        (lambda p, x, right: -step_gap(p, x, right), "turn it round"),
+        (lambda p, x, right: p[right].sum() * p[~right].sum() * step_gap(p, x, right), "no factor J"),
+        (lambda p, x, right: p[~right].sum() * step_gap(p, x, right), "g⁺ alone"),
+        (lambda p, x, right: 1.001 * step_gap(p, x, right), "yours"),
+        (lambda p, x, right: 0.5, "one number per parameter"),
+    ),
+    "04.2": ((0.5, "two wrong arms"), (0.126, "c x² = 2.016"), (2.0, "c x² = 32"), ("1/8", "one number")),
+    "04.3": (
+        (0.04, "keep the factor J"),
+        (1 / 1.04, "that is the success rate"),
+        (0.102193, "the threshold 0.1022"),
+        (0.04 / 1.04 * 1.002, "the multiple is"),
+        (1.5, "between 0 and 1"),
+    ),
+    "04.4": ((1.0, "REINFORCE's border"), (17**-0.5, "not √G"), (0.2505, "is at 2"), (float("inf"), "finite")),
     "05.1": (
         ({"embedding": 121, "h^(L)": 11}, "on and below the diagonal"),
         ({"embedding": 66, "h^(L)": 66}, "no other position"),
@@ -407,6 +449,20 @@ def test_the_table_of_recursions_is_what_happens(exercises: ModuleType) -> None:
         assert {"exact": (True, False), "empty": (True, True), "wrong": (False, False)}[said] == (same, own), case
 
 
+def test_the_table_of_estimators_is_what_happens(exercises: ModuleType) -> None:
+    """The answer of exercise 03.4, computed: two rewards, answers of two tokens."""
+    from vgrad_lab.discrete.estimator_moments import row
+    from vgrad_lab.discrete.estimator_types import random_problem
+    from vgrad_lab.discrete.estimators import ESTIMATORS
+
+    for seed in (0, 1):
+        problem = random_problem(3, 2, end=None, binary=True, seed=seed)
+        for name, said in exercises.find("03.4").answer.items():
+            found = row(ESTIMATORS[name], problem, group=4)
+            assert found.residual < 1e-12, name
+            assert said == ("exact" if abs(found.scale - 1) < 1e-12 else "scaled"), name
+
+
 def test_an_unknown_exercise(exercises: ModuleType) -> None:
     with pytest.raises(ValueError, match="there are 00.1"):
-        exercises.check("03.1", None)
+        exercises.check("99.1", None)
