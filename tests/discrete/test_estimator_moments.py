@@ -173,6 +173,18 @@ def test_scales_at_the_edge_of_success(gap: float) -> None:
         assert abs(mixed_probability(problem, 4) / exact - 1) < 1e-9
 
 
+@pytest.mark.parametrize("spread", [0.1, 20.0, 300.0])
+@pytest.mark.parametrize(("size", "offset"), [(1.0, 0.0), (1e-8, 100.0), (1e6, -1e6)])
+def test_sure_policies_and_far_rewards(spread: float, size: float, offset: float) -> None:
+    for seed in range(3):
+        problem = random_problem(2, 3, spread=spread, binary=seed > 0, seed=seed)
+        problem = replace(problem, reward=size * problem.reward + offset)
+        for name in ("rloo", "u_statistic", "standardised", "trl_dr_grpo", "theorem_2", "remax", "ppo"):
+            found = check_estimator(ESTIMATORS[name], problem, group=3)
+            assert np.all(np.isfinite(found.mean))
+            assert np.isfinite(found.variance)
+
+
 def test_ppo_is_unbiased_for_any_critic_only_at_one() -> None:
     rng = np.random.default_rng(9)
     for seed in range(5):
