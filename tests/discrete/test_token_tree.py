@@ -229,6 +229,8 @@ def test_trees_that_cannot_be(arguments: tuple[int, ...], message: str) -> None:
 def test_trees_far_too_deep_are_refused_at_once(shape: tuple[int, int, int | None]) -> None:
     with pytest.raises(ValueError, match="answers, more than 200000 or too long to list"):
         token_tree(*shape[:2], end=shape[2])
+    with pytest.raises(ValueError, match="make 5001 answers"):
+        token_tree(2, 5000)
 
 
 def test_a_tree_is_refused_at_its_size_not_before() -> None:
