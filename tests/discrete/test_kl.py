@@ -14,15 +14,24 @@ from vgrad_lab.discrete.kl import (
     Place,
     Term,
     kl_term_gradient,
+    kl_term_variance,
     kl_value,
     local_kl_gradient,
     prefix_kl,
     sequence_kl,
     sequence_kl_gradient,
 )
-from vgrad_lab.discrete.off_policy import importance_ratio, off_policy_gradient, shifted
+from vgrad_lab.discrete.off_policy import importance_ratio, log_ratio, off_policy_gradient, shifted
 from vgrad_lab.discrete.strategies import TreeCase, tree_cases
-from vgrad_lab.discrete.token_tree import answer_probability, log_policy, prefix_probability, token_logprob, token_tree
+from vgrad_lab.discrete.token_tree import (
+    answer_probability,
+    log_policy,
+    prefix_probability,
+    token_logprob,
+    token_score,
+    token_tree,
+    weighted_score,
+)
 from vgrad_lab.tolerances import ALGEBRA, PLANTED_FAULT, TAYLOR_RATE
 from vgrad_lab.verify import taylor_rates
 
@@ -156,8 +165,6 @@ def test_what_per_token_terms_leave_out(case: TreeCase, seed: int) -> None:
     ref = shifted(pi, 1.0, np.random.default_rng(seed))
     along = np.where(tree.scored, prefix_kl(tree, pi, ref)[tree.node], 0.0)
     later = along.sum(1, keepdims=True) - along.cumsum(1)
-    from vgrad_lab.discrete.token_tree import weighted_score
-
     missing = weighted_score(tree, pi, answer_probability(tree, pi)[:, None] * later)
     found = sequence_kl_gradient(tree, pi, ref) - local_kl_gradient(tree, pi, ref)
     assert np.abs(found - missing).max() <= 10 * ALGEBRA
@@ -187,9 +194,10 @@ def test_penalty_of_stale_answers() -> None:
 def test_policies_far_apart_stay_finite() -> None:
     """Log-ratios of ±1e4 nats, where e^{−x} overflows: k3 in the loss is still Σ P(prefix)(π − ref)."""
     rng = np.random.default_rng(0)
-    far = np.where(rng.random(TREE.logits_shape) < 0.5, -1e4, 0.0) + rng.standard_normal(TREE.logits_shape)
+    away = np.where(rng.random(TREE.logits_shape) < 0.5, -1.0, 0.0)
     near = rng.standard_normal(TREE.logits_shape)
-    for pi, ref in ((near, far), (far, near)):
+    far, less = 1e4 * away + near[::-1], 120 * away + near[::-1]
+    for pi, ref in ((near, far), (far, near), (near, less), (less, near)):
         reverse = local_kl_gradient(TREE, pi, ref, reverse=True)
         reached = np.repeat(prefix_probability(TREE, pi) > 0, TREE.vocab)
         found = kl_term_gradient(TREE, pi, ref, term="k3", place="loss")
@@ -213,6 +221,29 @@ def test_near_the_reference_nothing_cancels() -> None:
     one, other = (kl_term_gradient(TREE, pi, ref, term=term, place="loss") for term in ("k2", "k3"))
     assert np.linalg.norm(one - other) <= 1e-5 * np.linalg.norm(one)
     assert np.linalg.norm(one - other) > 1e-9 * np.linalg.norm(one)
+
+
+def test_variance_by_the_answers_one_by_one() -> None:
+    """E‖∇‖² − ‖E∇‖² with each answer's own gradient, for every term and place; k1 in the loss is noise alone."""
+    pi, ref, beta = draw(2)
+    score, x = token_score(TREE, pi), log_ratio(TREE, pi, ref, "token")
+    for behaviour in (None, beta):
+        drawn = pi if behaviour is None else beta
+        p, rho = answer_probability(TREE, drawn), importance_ratio(TREE, pi, drawn, "token")
+        own = {
+            ("k1", "loss"): np.ones_like(x), ("k2", "loss"): x, ("k3", "loss"): 1 - np.exp(-x),
+            ("k3", "token_ratio"): rho * x, ("k1", "token_ratio"): rho * (1 + x),
+            ("k1", "reward"): importance_ratio(TREE, pi, drawn) * x.sum(1, keepdims=True),
+        }  # fmt: skip
+        for (term, place), weight in own.items():
+            each = np.einsum("bt,btp->bp", weight, score)
+            mean = p @ each
+            settings = {"term": term, "place": place, "behaviour": behaviour}
+            found = kl_term_variance(TREE, pi, ref, **settings)
+            assert found == pytest.approx(float(p @ ((each - mean) ** 2).sum(1)), rel=1e-10)
+            np.testing.assert_allclose(kl_term_gradient(TREE, pi, ref, **settings), mean, rtol=0, atol=ALGEBRA)
+    far = np.where(np.random.default_rng(0).random(pi.shape) < 0.5, -1e4, 0.0)
+    assert np.isfinite(kl_term_variance(TREE, far, pi, term="k2"))
 
 
 def test_bad_input() -> None:

@@ -12,10 +12,12 @@ from numpy import ndarray
 from vgrad_lab.discrete.off_policy import Ratio, log_ratio
 from vgrad_lab.discrete.token_tree import (
     TokenTree,
+    answer_probability,
     log_policy,
     objective_gradient,
     prefix_probability,
     token_logprob,
+    weighted_response_score,
     weighted_score,
 )
 
@@ -121,13 +123,41 @@ def kl_term_gradient(
     Ledger: K02, K03, K04.
     """
     _check(term, place)
+    return weighted_score(tree, logits, _weight(tree, logits, reference, term, place, behaviour))
+
+
+def kl_term_variance(
+    tree: TokenTree,
+    logits: Float[ndarray, "N V"],
+    reference: Float[ndarray, "N V"],
+    *,
+    term: Term = "k3",
+    place: Place = "loss",
+    behaviour: Float[ndarray, "N V"] | None = None,
+) -> float:
+    """Trace of the covariance of that gradient for one answer, exact; of G answers it is 1/G of it.
+
+    Σ_o β(o) ‖∇‖² − ‖E∇‖². Raises ValueError as ``kl_term_gradient``. Ledger: K02, K03.
+    """
+    _check(term, place)
+    weight = _weight(tree, logits, reference, term, place, behaviour)
+    probability = answer_probability(tree, logits if behaviour is None else behaviour)
+    rows = weighted_response_score(tree, logits, np.where(tree.scored, weight, 0.0))
+    share = np.where(probability > 0, probability, np.inf)
+    return max(float(((rows**2).sum(1) / share).sum() - (rows.sum(0) ** 2).sum()), 0.0)
+
+
+def _weight(
+    tree: TokenTree, logits: ndarray, reference: ndarray, term: Term, place: Place, behaviour: ndarray | None
+) -> ndarray:
+    """What each token's score is multiplied with, times the probability of its answer."""
     behaviour = logits if behaviour is None else behaviour
     x = log_ratio(tree, logits, reference, "token")
     ratio = log_ratio(tree, logits, behaviour, _RATIO.get(place, "sequence"))
     value, slope = _masses(term, token_logprob(tree, behaviour).sum(1, keepdims=True) + ratio, x)
     value = np.where(tree.scored, value, 0.0)
     total = value.sum(1, keepdims=True)
-    weight = {
+    found = {
         "loss": slope,
         "token_ratio": slope + value,
         "sequence_ratio": slope + total,
@@ -136,4 +166,4 @@ def kl_term_gradient(
         "reward_to_go": total - value.cumsum(1) + value,
         "own_reward": value,
     }[place]
-    return weighted_score(tree, logits, weight)
+    return np.asarray(found)
