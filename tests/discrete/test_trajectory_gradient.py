@@ -24,6 +24,7 @@ from vgrad_lab.discrete.trajectory_gradient import (
     equation_26_weight,
     lemma_1_weight,
     mean_direction,
+    own_sample_advantage,
     response_advantage,
     theorem_1_weight,
     theorem_2_advantage,
@@ -101,6 +102,29 @@ def test_weights_against_brute_force(case: strategies.TreeCase) -> None:
             assert value_baseline_advantage(*case)[b, t] == pytest.approx(reward[b] - before, abs=1e-12)
     for weight in (first, second, equation_26_weight(*case, discount=0.5), best_baseline(*case)):
         assert np.all(weight[~tree.scored] == 0)
+
+
+def test_weights_of_the_discounted_forms_by_hand() -> None:
+    task = fifteen_answers()
+    case = (task.tree, task.logits, task.reward())
+    _, q = token_values(task.tree, task.logits, task.token_reward)
+    np.testing.assert_array_equal(lemma_1_weight(task.tree, task.logits, task.token_reward), q)
+    _, q = token_values(task.tree, task.logits, task.token_reward, discount=0.5)
+    weight = lemma_1_weight(task.tree, task.logits, task.token_reward, discount=0.5)
+    np.testing.assert_array_equal(weight, q * [1.0, 0.5, 0.25])
+    np.testing.assert_array_equal(equation_26_weight(*case, discount=0.5), theorem_1_weight(*case) * [1.0, 2.0, 4.0])
+
+
+@pytest.mark.parametrize("rollouts", [1, 2, 5])
+def test_a_baseline_that_counts_the_answer_itself(rollouts: int) -> None:
+    """RM less the mean of RM itself and of K − 1 rollouts that are V(o_<t) each."""
+    value = conditional_value(TASK.tree, TASK.logits, TASK.reward())[:, :-1]
+    reward = TASK.reward()[:, None]
+    expected = (reward - (reward + (rollouts - 1) * value) / rollouts) * TASK.tree.scored
+    found = own_sample_advantage(TASK.tree, TASK.logits, TASK.reward(), rollouts=rollouts)
+    np.testing.assert_allclose(found, expected, atol=1e-14)
+    with pytest.raises(ValueError, match=whole("rollouts is 0; give at least 1")):
+        own_sample_advantage(TASK.tree, TASK.logits, TASK.reward(), rollouts=0)
 
 
 @given(CASES)
