@@ -233,6 +233,8 @@ def test_refusals() -> None:
         equation_26_weight(tree, logits, reward, discount=1.5)
     with pytest.raises(ValueError, match="discount must lie"):
         lemma_1_weight(tree, logits, TASK.token_reward, discount=float("nan"))
+    with pytest.raises(ValueError, match="discount must lie"):
+        TASK.reward(discount=-0.5)
     with pytest.raises(ValueError, match=whole("sampler sums to 2; give the probability of every answer")):
         mean_direction(tree, logits, weight, sampler=np.full(15, 2 / 15))
     with pytest.raises(ValueError, match="give the probability of every answer"):

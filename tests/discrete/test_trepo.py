@@ -252,8 +252,14 @@ def test_refusals() -> None:
         independent_anchors(tree, keep=float("nan"))
     with pytest.raises(ValueError, match=whole("count is 0; choose at least 1 position")):
         anchors_of_length(tree, count=0)
-    with pytest.raises(ValueError, match="give one truth value per token"):
-        unchecked(one_set)(tree, np.ones((2, 2), dtype=bool))
+    with pytest.raises(ValueError, match=r"keep has shape \(2,\); give one number or one per position, \(3,\)"):
+        unchecked(independent_anchors)(tree, keep=np.array([0.5, 0.5]))
+    few = np.ones((2, 2), dtype=bool)
+    for refused in (one_set, reads_the_past_alone, lambda _, starts: unchecked(vine_advantage)(*case, starts)):
+        with pytest.raises(ValueError, match=r"positions have shape \(2, 2\); give a truth value per token"):
+            unchecked(refused)(tree, few)
+    with pytest.raises(ValueError, match="reward has shape"):
+        unchecked(rollout_moment)(tree, task.logits, np.ones(3), anchors, reading="segment", rollouts=1)
     with pytest.raises(ValueError, match=whole("token is 3; give one in 0 … 2")):
         steps_after(tree, 3)
     with pytest.raises(ValueError, match="sum to 1 for every answer"):
@@ -272,5 +278,7 @@ def test_refusals() -> None:
     for reading in READINGS.values():
         with pytest.raises(ValueError, match="give one per node"):
             unchecked(reading)(tree, np.zeros((15, 3)), anchors)
+        with pytest.raises(ValueError, match="value holds NaN or infinite values"):
+            reading(tree, np.full((15, 4), np.inf), anchors)
     with pytest.raises(ValueError, match="too many; give a shorter horizon"):
         independent_anchors(token_tree(2, 12, end=None), keep=0.5)

@@ -29,8 +29,15 @@ class TokenTask:
             )
 
     def reward(self, *, discount: float = 1.0) -> Float[ndarray, " B"]:
-        """RM(o) = Σ_t γ^{t−1} r(o_<t, o_t), the response-level reward of every answer."""
+        """RM(o) = Σ_t γ^{t−1} r(o_<t, o_t), the response-level reward of every answer; γ in (0, 1]."""
+        check_discount(discount)
         return np.asarray(along(self.tree, self.token_reward) @ discount ** np.arange(self.tree.horizon))
+
+
+def check_discount(discount: float) -> None:
+    """Raise ValueError unless 0 < γ ≤ 1."""
+    if not 0 < discount <= 1:
+        raise ValueError(f"discount must lie in (0, 1], got {discount}")
 
 
 def along(tree: TokenTree, table: Float[ndarray, "N V"]) -> Float[ndarray, "B T"]:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from vgrad_lab.discrete.token_task import along
+from vgrad_lab.discrete.token_task import along, check_discount
 from vgrad_lab.discrete.token_tree import (
     TokenTree,
     answer_probability,
@@ -20,11 +20,6 @@ from vgrad_lab.discrete.token_tree import (
     weighted_response_score,
     weighted_score,
 )
-
-
-def _check_discount(discount: float) -> None:
-    if not 0 < discount <= 1:
-        raise ValueError(f"discount must lie in (0, 1], got {discount}")
 
 
 def mean_direction(
@@ -78,7 +73,7 @@ def token_values(
 
     token_reward: one row per open prefix. Raises ValueError for γ outside (0, 1] or logits that don't fit. Ledger: R01.
     """
-    _check_discount(discount)
+    check_discount(discount)
     policy, q = np.exp(log_policy(tree, logits)), token_reward.astype(float)
     for t in reversed(range(tree.horizon - 1)):
         on = np.flatnonzero(tree.scored[:, t + 1])
@@ -106,7 +101,7 @@ def equation_26_weight(
     tree: TokenTree, logits: Float[ndarray, "N V"], reward: Float[ndarray, " B"], *, discount: float
 ) -> Float[ndarray, "B T"]:
     """Weights of eq. 26, γ^{−(t−1)} E[RM | o_≤t]: larger for later tokens. Ledger: R04."""
-    _check_discount(discount)
+    check_discount(discount)
     return theorem_1_weight(tree, logits, reward) * discount ** -np.arange(tree.horizon, dtype=float)
 
 

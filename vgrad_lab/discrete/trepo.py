@@ -17,6 +17,7 @@ from vgrad_lab.discrete.token_tree import (
     MOST_NUMBERS,
     TokenTree,
     answer_probability,
+    check_reward,
     conditional_value,
     weighted_response_score,
 )
@@ -60,6 +61,8 @@ def independent_anchors(tree: TokenTree, *, keep: float | Float[ndarray, " T"]) 
 
     keep: one number or one per position. Raises ValueError outside [0, 1] and for too many sets.
     """
+    if np.shape(keep) not in ((), (tree.horizon,)):
+        raise ValueError(f"keep has shape {np.shape(keep)}; give one number or one per position, ({tree.horizon},)")
     chance = np.broadcast_to(np.asarray(keep, dtype=float), (tree.horizon,))
     if not np.all((chance >= 0) & (chance <= 1)):
         raise ValueError(f"keep must lie in [0, 1], got {keep}")
@@ -83,9 +86,13 @@ def anchors_of_length(tree: TokenTree, *, count: int) -> Anchors:
 
 def one_set(tree: TokenTree, chosen: Bool[ndarray, "B T"]) -> Anchors:
     """A single set of positions for each answer, by rule; raises ValueError when it doesn't fit the tree."""
-    if np.shape(chosen) != tree.tokens.shape:
-        raise ValueError(f"chosen has shape {np.shape(chosen)}; give one truth value per token, {tree.tokens.shape}")
+    _check_positions(tree, chosen)
     return Anchors((chosen & tree.scored)[None], np.ones((1, tree.size)))
+
+
+def _check_positions(tree: TokenTree, chosen: Bool[ndarray, "B T"]) -> None:
+    if np.shape(chosen) != tree.tokens.shape:
+        raise ValueError(f"positions have shape {np.shape(chosen)}; give a truth value per token, {tree.tokens.shape}")
 
 
 def steps_after(tree: TokenTree, token: int) -> Bool[ndarray, "B T"]:
@@ -97,6 +104,7 @@ def steps_after(tree: TokenTree, token: int) -> Bool[ndarray, "B T"]:
 
 def reads_the_past_alone(tree: TokenTree, chosen: Bool[ndarray, "B T"]) -> bool:
     """True when position t is chosen by o_<t alone: then the boundaries are stopping times."""
+    _check_positions(tree, chosen)
     count = np.bincount(tree.node[tree.scored], minlength=len(tree.prefixes))
     taken = np.bincount(tree.node[tree.scored & chosen], minlength=len(tree.prefixes))
     return bool(np.all((taken == 0) | (taken == count)))
@@ -148,6 +156,8 @@ def adv_interp(
 def _differences(tree: TokenTree, value: Float[ndarray, "B T1"]) -> Float[ndarray, "B T"]:
     if value.shape != (tree.size, tree.horizon + 1):
         raise ValueError(f"value has shape {value.shape}; give one per node, {(tree.size, tree.horizon + 1)}")
+    if not np.all(np.isfinite(value)):
+        raise ValueError("value holds NaN or infinite values; give finite numbers, the reward itself after the end")
     return np.where(tree.scored, np.diff(value, axis=1), 0.0)
 
 
@@ -226,7 +236,7 @@ def rollout_moment(
         raise ValueError(f"rollouts is {rollouts}; give at least 1 per value")
     if not shared and reading in ("value_interp", "segment"):
         raise ValueError(f"{reading} reads each value once; only readings of advantages can take separate rollouts")
-    centred = reward - float(answer_probability(tree, logits) @ reward)
+    centred = check_reward(tree, reward) - float(answer_probability(tree, logits) @ reward)
     mean = conditional_value(tree, logits, centred)
     spread = np.maximum(conditional_value(tree, logits, centred**2) - mean**2, 0.0)[:, :-1] * tree.scored
     after = np.pad(spread[:, 1:], ((0, 0), (0, 1)))
@@ -253,6 +263,7 @@ def vine_advantage(
     starts: where steps begin (``steps_after``), the first token always. most_steps: values of later steps are the
     reward itself, as in the authors' code (their default is 20): those steps have advantage 0. Ledger: R08.limit.
     """
+    _check_positions(tree, starts)
     value = conditional_value(tree, logits, reward)
     if most_steps is not None:
         if most_steps < 1:
