@@ -111,7 +111,16 @@ def test_a_run_that_leaves_floating_point_says_so() -> None:
         (lambda: update_scale.update_scale(np.array([0.5]), "grpo", group_size=1), "at least 2, got 1"),
         (lambda: update_scale.update_scale(np.array([np.nan]), "grpo"), "NaN"),
         (lambda: update_scale.update_scale(np.array([0.5]), "grpo", failure=np.array([0.4])), "sum to 1"),
-        (lambda: token_step.step_threshold(1.0, length=3, bounds=step_size.Bounds(1.0, 1.0)), "failure must lie"),
+        (
+            lambda: token_step.step_threshold(1.0, length=3, bounds=step_size.Bounds(1.0, 1.0)),
+            "success must lie strictly",
+        ),
+        (
+            lambda: token_step.step_threshold(0.0, length=3, bounds=step_size.Bounds(1.0, 1.0)),
+            "success must lie strictly",
+        ),
+        (lambda: token_step.token_step(1.0, 0.0, length=3, bounds=step_size.Bounds(1.0, 1.0)), "above 0, got 0.0"),
+        (lambda: token_step.failing_variance_bound(1.5, length=3, score=1.0), "above 0, got 1.5"),
         (lambda: token_step.step_threshold(0.5, length=0, bounds=step_size.Bounds(1.0, 1.0)), "at least 1 token"),
         (
             lambda: token_step.step_threshold(0.5, length=3, bounds=step_size.Bounds(1.0, 1.0), gap_norm=-1.0),

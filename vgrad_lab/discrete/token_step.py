@@ -55,8 +55,8 @@ def token_step(aligned: float, failure: float, *, length: int, bounds: Bounds) -
     min{(1−J)Δμ / (2T(L_p + G_p²)), √(1−J) / (2√T G_p)}; 0 where Δμ ≤ 0. Derived here; reported is only that the
     admissible step shrinks with T, with 1−J and with the tokens' bounds.
 
-    aligned: Δμ = ⟨w, g⟩. failure: 1 − J in (0, 1). length: T, most tokens of an answer. bounds: of one token.
-    Raises ValueError out of range. Ledger: G05.tokens.
+    aligned: Δμ = ⟨w, g⟩. failure: 1 − J, above 0; 1 where J rounds away. length: T, most tokens of an answer. bounds: of
+    one token. Raises ValueError out of range. Ledger: G05.tokens.
     """
     _check(failure, length)
     if aligned <= 0:
@@ -67,8 +67,8 @@ def token_step(aligned: float, failure: float, *, length: int, bounds: Bounds) -
 
 
 def _check(failure: float, length: int) -> None:
-    if not 0 < failure < 1:
-        raise ValueError(f"failure must lie in (0, 1), got {failure}")
+    if not 0 < failure <= 1:
+        raise ValueError(f"failure must be a probability above 0, got {failure}")
     if length < 1:
         raise ValueError(f"length must be at least 1 token, got {length}")
 
@@ -86,6 +86,8 @@ def failing_variance_bound(failure: float, *, length: int, score: float) -> floa
 
 def gap_bound(success: float, *, length: int, score: float) -> float:
     """Largest possible ‖g‖, √T G_p/√(J(1−J)), by the Cramér–Rao type bound. Derived here. Ledger: G01.fisher."""
+    if not 0 < success < 1:
+        raise ValueError(f"success must lie strictly between 0 and 1, got {success}")
     _check(1 - success, length)
     return math.sqrt(length) * score / math.sqrt(success * (1 - success))
 
@@ -99,7 +101,8 @@ def step_threshold(success: float, *, length: int, bounds: Bounds, gap_norm: flo
     parameters that are trained. gap_norm: ‖g‖ if known, else its largest possible value.
     Raises ValueError out of range. Ledger: G05.tokens.
     """
-    norm = gap_bound(success, length=length, score=bounds.score) if gap_norm is None else gap_norm
+    most = gap_bound(success, length=length, score=bounds.score)
+    norm = most if gap_norm is None else gap_norm
     if not 0 <= norm < math.inf:
         raise ValueError(f"gap_norm must be finite and not negative, got {gap_norm}")
     if norm == 0:

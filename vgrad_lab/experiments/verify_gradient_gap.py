@@ -107,9 +107,9 @@ def hessian_at(bandit: Bandit, theta: Float[ndarray, " P"]) -> Float[ndarray, "P
 
 
 def gap_errors(bandit: Bandit, theta: Float[ndarray, " P"], gap: GradientGap) -> Float[ndarray, " 3"]:
-    """Errors of ∇J = J(1−J)g against E[r s], of J g⁺ + (1−J) g⁻ = 0 and of g⁺ = (1−J) g, relative to the scores."""
+    """Errors of ∇J = J(1−J)g against E[r s], J g⁺ + (1−J) g⁻ = 0 and g⁺ = (1−J) g, relative to the logits' slopes."""
     p, s = np.exp(logprob(bandit, theta)), score(bandit, theta)
-    scale = max(float(np.linalg.norm(s, axis=1).max()), 1e-300)
+    scale = max(float(np.linalg.norm(bandit.jacobian(theta), axis=1).max()), 1e-300)
     return (
         np.array(
             [
@@ -128,7 +128,9 @@ def g01_gap(*, seed: int = 0, examples: int = 20) -> Evidence:
     for _ in range(examples):
         bandit, theta = draw_case(rng)
         worst = max(worst, float(gap_errors(bandit, theta, gap_at(bandit, theta)).max()))
-    return Evidence(float(worst), ALGEBRA, f"relative to the largest score, {examples} policies of four kinds")
+    return Evidence(
+        float(worst), ALGEBRA, f"relative to the largest slope of a logit, {examples} policies of four kinds"
+    )
 
 
 def slope_of_gap(bandit: Bandit, theta: Float[ndarray, " P"], u: Float[ndarray, " P"], *, step: float) -> ndarray:
