@@ -112,16 +112,25 @@ def credit_page() -> str:
     )
 
 
+def committed(name: str) -> dict[str, Any] | None:
+    """A results file of docs/, or None."""
+    path = ROOT / "docs" / "results" / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
 def forecast_page() -> str:
     """docs/forecast.md, from the committed results of the forecast's study; what is not there is said to be missing."""
     from vgrad_lab.experiments import forecast_page as study
 
-    def read(name: str) -> dict[str, Any] | None:
-        path = ROOT / "docs" / "results" / f"{name}.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    parts = {part: committed(f"forecast-{part}") for part in ("control", "cost", "calibration")}
+    return study.page(committed("forecast"), **parts)
 
-    parts = {part: read(f"forecast-{part}") for part in ("control", "cost", "calibration")}
-    return study.page(read("forecast"), **parts)
+
+def reproduce_page() -> str:
+    """docs/reproduce.md, from the committed results of the readings and of the forecast's study."""
+    from vgrad_lab.experiments import reproduce_page as study
+
+    return study.page(committed("readings"), committed("forecast"))
 
 
 def estimators_page() -> str:
@@ -178,6 +187,7 @@ def main() -> None:
     (ROOT / "docs" / "notation.md").write_text(notation.page(), encoding="utf-8")
     (ROOT / "docs" / "credit.md").write_text(credit_page(), encoding="utf-8")
     (ROOT / "docs" / "forecast.md").write_text(forecast_page(), encoding="utf-8")
+    (ROOT / "docs" / "reproduce.md").write_text(reproduce_page(), encoding="utf-8")
     (ROOT / "docs" / "estimators.md").write_text(estimators_page(), encoding="utf-8")
     path = ROOT / "README.md"
     path.write_text(readme(path.read_text(encoding="utf-8")), encoding="utf-8")
