@@ -82,7 +82,7 @@ def token_tree(vocab: int, horizon: int, *, end: int | None = 0) -> TokenTree:
     count = longest * vocab + ended
     if count > MOST_ANSWERS or count * horizon > MOST_NUMBERS:
         raise ValueError(
-            f"vocab {vocab} and horizon {horizon} make {count:.6g} answers, more than {MOST_ANSWERS} or too long to "
+            f"vocab {vocab} and horizon {horizon} make {count:.15g} answers, more than {MOST_ANSWERS} or too long to "
             "list; give a smaller vocabulary or a shorter horizon"
         )
     going = np.array([v for v in range(vocab) if v != end])
