@@ -136,7 +136,7 @@ def test_clipped_tokens_by_hand() -> None:
         (Clip(), -1.0, [True, False, True, True, True]),
         (Clip(0.2, 0.28), 1.0, [False, True, True, True, False]),
         (Clip(0.2, 0.28, cap=3.0), -1.0, [True, False, True, True, False]),
-        (Clip(0.2, 0.28), 0.0, [True] * 5),
+        (Clip(0.2, 0.28, cap=3.0), 0.0, [True] * 5),
         (None, 1.0, [True] * 5),
     ):
         assert kept(ratio, np.full((1, 5), sign), clip).tolist() == [expected]
@@ -273,8 +273,17 @@ def test_bad_bounds(settings: dict[str, float], message: str) -> None:
         Clip(**settings)
 
 
+def test_shifted() -> None:
+    z = np.zeros((2, 3))
+    one, other = (shifted(z, size, np.random.default_rng(0)) for size in (1.0, 0.25))
+    np.testing.assert_array_equal(other, one / 4)
+    np.testing.assert_array_equal(one, np.random.default_rng(0).standard_normal((2, 3)))
+
+
 def test_bad_input() -> None:
     pi, beta, advantage = draw(0)
+    with pytest.raises(ValueError, match="nats overflows"):
+        importance_ratio(TREE, pi, np.where(np.arange(3) > 0, beta, -1e4))
     with pytest.raises(ValueError, match="unknown ratio 'answer'; choose one of none, token"):
         unchecked(log_ratio)(TREE, pi, beta, "answer")
     with pytest.raises(ValueError, match="advantage has shape"):

@@ -117,7 +117,11 @@ def test_compared_by_hand() -> None:
     assert found.error == pytest.approx(math.sqrt(17) / 2)
     assert found.bend == pytest.approx(0.8)
     assert found.variance == 0.5
-    assert math.isnan(compared(np.zeros(2), np.array([1.0, 0.0]), 0.0).cosine)
+    for nothing in (np.zeros(2), np.array([1e-15, 1e-15])):
+        empty = compared(nothing, np.array([1.0, 0.0]), 2.0)
+        assert math.isnan(empty.cosine)
+        assert math.isnan(empty.bend)
+        assert empty.error == pytest.approx(1)
     assert math.isnan(compared(np.ones(2), np.zeros(2), 0.0).scale)
 
 

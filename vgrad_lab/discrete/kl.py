@@ -155,7 +155,6 @@ def _weight(
     x = log_ratio(tree, logits, reference, "token")
     ratio = log_ratio(tree, logits, behaviour, _RATIO.get(place, "sequence"))
     value, slope = _masses(term, token_logprob(tree, behaviour).sum(1, keepdims=True) + ratio, x)
-    value = np.where(tree.scored, value, 0.0)
     total = value.sum(1, keepdims=True)
     found = {
         "loss": slope,

@@ -11,6 +11,7 @@ from vgrad_lab.discrete.estimator_types import Estimator, Options, Problem
 from vgrad_lab.discrete.estimators import sample_coefficient, token_factor
 from vgrad_lab.discrete.groups import all_groups
 from vgrad_lab.discrete.off_policy import Clip, Ratio, importance_ratio, kept
+from vgrad_lab.tolerances import ALGEBRA
 
 _CHUNK = 4_000_000
 
@@ -20,7 +21,7 @@ class Compared:
     """A direction's exact mean and variance against a true gradient t.
 
     scale: ⟨mean, t⟩/‖t‖². cosine: of mean and t. error: ‖mean − t‖/‖t‖. bend: ‖mean − scale·t‖/‖mean‖, what no learning
-    rate absorbs. variance: trace of the covariance. NaN where a norm is zero.
+    rate absorbs. variance: trace of the covariance. NaN where t is zero, or the mean but for rounding.
     """
 
     scale: float
@@ -37,12 +38,12 @@ def compared(mean: Float[ndarray, " P"], truth: Float[ndarray, " P"], variance: 
     size, norm = float(np.linalg.norm(truth)), float(np.linalg.norm(mean))
     if size == 0:
         return Compared(math.nan, math.nan, math.nan, math.nan, variance)
-    scale = float(mean @ truth) / size**2
+    scale, zero = float(mean @ truth) / size**2, norm <= ALGEBRA * math.sqrt(variance + size**2)
     return Compared(
         scale=scale,
-        cosine=scale * size / norm if norm > 0 else math.nan,
+        cosine=math.nan if zero else scale * size / norm,
         error=float(np.linalg.norm(mean - truth)) / size,
-        bend=float(np.linalg.norm(mean - scale * truth)) / norm if norm > 0 else math.nan,
+        bend=math.nan if zero else float(np.linalg.norm(mean - scale * truth)) / norm,
         variance=variance,
     )
 
