@@ -149,6 +149,26 @@ def test_the_reference_numbers() -> None:
     assert [critic[0.5, d] for d in (0.0, 0.5, 0.95, 1.0)] == pytest.approx([0.256, 0.176, 0.022, 0], abs=5e-4)
 
 
+def test_the_ledger_quotes_the_table() -> None:
+    """Numbers in the notes of E06 to E09 against the committed results."""
+
+    def quoted(id: str, *values: str) -> None:
+        assert all(value in LEDGER[id].note for value in values), (id, values)
+
+    rows = {part["title"]: {r["name"]: r for r in part["rows"]} for part in COMMITTED["tables"]}
+    two, four = rows["real rewards, G = 2"], rows["real rewards, G = 4"]
+    quoted("E06", *(f"{part['standardised']['cosine']:.4f}" for part in (two, four)))
+    quoted("E07", f"{two['sequence_mean']['cosine']:.4f}", f"{four['grpo']['cosine']:.4f}")
+    quoted(
+        "E07.token_mean", *(f"{part[n]['cosine']:.4f}" for part in (two, four) for n in ("token_mean", "trl_default"))
+    )
+    quoted("E08.mse", f"{two['rloo']['variance']:.4f}", f"{four['rloo']['variance']:.4f}")
+    alone = {name: 2 * COMMITTED["variance"]["real"][0][name] for name in ("reinforce", "expected_baseline", "remax")}
+    quoted("E08.oracle", *(f"{value:.3f}" for value in alone.values()))
+    biases = [f"{100 * r['bias']:.1f}" for r in COMMITTED["critic"] if r["error"] == 0.5 and r["decay"] < 1]
+    quoted("E09", ", ".join(biases))
+
+
 def test_the_page_is_that_of_the_committed_numbers() -> None:
     text = (ROOT / "docs" / "estimators.md").read_text(encoding="utf-8")
     assert estimator_page.page(COMMITTED) == text, "docs/estimators.md is stale; run `make docs`"

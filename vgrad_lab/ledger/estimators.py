@@ -11,8 +11,8 @@ BASELINES: tuple[Statement, ...] = (
         id="E05",
         where="RLOO, arXiv 2402.14740",
         claim=(
-            "E[(1/G) Σ_i (R_i − mean_{j≠i} R_j) g_i] = ∇J, g_i = Σ_t ∂log π(o_t|o_<t): any reward, any lengths, any "
-            "G ≥ 2."
+            "E[(1/G) Σ_i (R_i − mean_{j≠i} R_j) g_i] = ∇J, g_i = Σ_t ∂log π(o_t|o_<t): any reward, any lengths, any G "
+            "≥ 2."
         ),
         status=Status.HOLDS_UNDER,
         assumptions=(
@@ -81,7 +81,8 @@ BASELINES: tuple[Statement, ...] = (
         corrected_by=("E06.effective", "E06.binary", "E06.ddof", "E06.mixed"),
         note=(
             "S10.nonbinary shows it for one token. Here answers differ in length and every token is scored once: the "
-            "bend comes from the spread alone. It fades as the group grows."
+            "bend comes from the spread alone. It fades as the group grows: on the reference tree of 15 answers the "
+            "cosine is 0.9766 at G = 2 and 0.9892 at G = 4."
         ),
     ),
     Statement(

@@ -16,7 +16,10 @@ TOKENS: tuple[Statement, ...] = (
         tests=(_T7 + "test_counterexample", _T7 + "test_lengths_bend_the_direction"),
         counterexample=_CHECK + "e07_length",
         corrected_by=("E07.effective", "E07.equal"),
-        note="The costate of one answer suffers the same (S21.length).",
+        note=(
+            "On the reference tree the cosine is 0.9421 at every G, 0.9342 with the standard deviation at G = 4. With "
+            "shared parameters the step can go downhill (G06.length). For costates the same is S21.length."
+        ),
     ),
     Statement(
         id="E07.effective",
@@ -44,8 +47,8 @@ TOKENS: tuple[Statement, ...] = (
         id="E07.gspo",
         where="GSPO, arXiv 2507.18071; derived here",
         claim=(
-            "The gradient of Σ_i Â_i s_i, s_i = (π(o_i)/π_old(o_i))^{1/|o_i|}, is that of GRPO's original loss, "
-            "Σ_i Â_i (1/|o_i|) Σ_t g_{i,t}: GSPO inherits the length factor."
+            "The gradient of Σ_i Â_i s_i, s_i = (π(o_i)/π_old(o_i))^{1/|o_i|}, is that of GRPO's original loss, Σ_i "
+            "Â_i (1/|o_i|) Σ_t g_{i,t}: GSPO inherits the length factor."
         ),
         status=Status.HOLDS_UNDER,
         assumptions=("on-policy: π = π_old, so nothing is clipped",),
@@ -60,14 +63,18 @@ TOKENS: tuple[Statement, ...] = (
         tests=(_T7 + "test_token_mean_counterexample", _T7 + "test_lengths_bend_the_direction"),
         counterexample=_CHECK + "e07_token_mean",
         corrected_by=("E07.ratio", "E07.equal"),
-        note="A ratio of two random sums: the divisor knows the answers whose scores it divides.",
+        note=(
+            "A ratio of two random sums: the divisor knows the answers whose scores it divides. On the reference tree "
+            "the cosine is 0.9953 at G = 2 and 0.9987 at G = 4; as TRL runs it, with the standard deviation, 0.9574 "
+            "and 0.9823."
+        ),
     ),
     Statement(
         id="E07.ratio",
         where="derived here",
         claim=(
-            "With the token mean and a centred reward the expectation is (1 − 1/G) ∇J/μ + b/G + O(1/G²), μ = E|o|, "
-            "b = Var|o| ∇J/μ³ − E[(R − J)(|o| − μ) g]/μ²: unlike that of 1/|o_i| the bend fades as the group grows."
+            "With the token mean and a centred reward the expectation is (1 − 1/G) ∇J/μ + b/G + O(1/G²), μ = E|o|, b = "
+            "Var|o| ∇J/μ³ − E[(R − J)(|o| − μ) g]/μ²: unlike that of 1/|o_i| the bend fades as the group grows."
         ),
         status=Status.HOLDS,
         uses=("E05.mean",),
@@ -87,14 +94,17 @@ TOKENS: tuple[Statement, ...] = (
         id="E08.mse",
         where="derived here, sharper than Theorem 2 of arXiv 2603.01162 (as reported)",
         claim=(
-            "E‖ĝ − ∇J‖² = v/G + 2ζ/(G(G−1)) exactly: v the variance of (R − J) g, ζ = Var(h) − v/2 ≥ 0 with "
-            "h = ½ (g_1 − g_2)(R_1 − R_2)."
+            "E‖ĝ − ∇J‖² = v/G + 2ζ/(G(G−1)) exactly: v the variance of (R − J) g, ζ = Var(h) − v/2 ≥ 0 with h = ½ (g_1 "
+            "− g_2)(R_1 − R_2)."
         ),
         status=Status.HOLDS,
         uses=("E05", "E08"),
         tests=(_T8 + "test_mean_squared_error", _T8 + "test_a_planted_error_is_seen"),
         evidence=(_CHECK + "e08_mse",),
-        note="The source bounds the second term by O(E‖g‖²/G²).",
+        note=(
+            "The source bounds the second term by O(E‖g‖²/G²). On the reference tree 1.9588, 0.9752, 0.6487 at G = 2, "
+            "3, 4."
+        ),
     ),
     Statement(
         id="E08.oracle",
@@ -104,17 +114,19 @@ TOKENS: tuple[Statement, ...] = (
         tests=(_T8 + "test_the_oracle_can_lose", _T8 + "test_the_best_constant_never_loses"),
         counterexample=_CHECK + "e08_oracle",
         corrected_by=("E08.constant",),
+        note="On the reference tree 1.880 without, 1.934 with the exact value, 2.478 with the greedy reward.",
     ),
     Statement(
         id="E08.constant",
         where="derived here",
         claim=(
-            "Of the constant baselines b* = E[R‖g‖²]/E‖g‖² has the least variance, lower than b's by "
-            "(b − b*)² E‖g‖²; it is J where R and ‖g‖² are uncorrelated."
+            "Of the constant baselines b* = E[R‖g‖²]/E‖g‖² has the least variance, lower than b's by (b − b*)² E‖g‖²; "
+            "it is J where R and ‖g‖² are uncorrelated."
         ),
         status=Status.HOLDS,
         tests=(_T8 + "test_the_best_constant_never_loses", _T8 + "test_a_planted_error_is_seen"),
         evidence=(_CHECK + "e08_constant",),
+        note="For which b a constant helps at all: R07.constant. With b of the prefix: R05.optimal.",
     ),
     Statement(
         id="E09",
@@ -136,7 +148,10 @@ TOKENS: tuple[Statement, ...] = (
             _T9 + "test_whitening_breaks_it",
         ),
         evidence=(_CHECK + "e09_any_critic",),
-        note="γ = 1, the reward at the end, no clipping. For costates the same is S21.gae.",
+        note=(
+            "γ = 1, the reward at the end, no clipping. With a critic that is off by 0.5 (standard deviation) the bias "
+            "on the reference tree is 25.6, 17.6, 2.2, 0 % at λ = 0, .5, .95, 1. For costates the same is S21.gae."
+        ),
     ),
 )
 """E07, E08 and E09 with what belongs to them."""
