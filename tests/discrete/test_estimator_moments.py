@@ -185,6 +185,14 @@ def test_sure_policies_and_far_rewards(spread: float, size: float, offset: float
             assert np.isfinite(found.variance)
 
 
+@pytest.mark.parametrize("name", EXACT)
+def test_numbers_in_float32_lose_nothing_more(name: str) -> None:
+    problem = random_problem(seed=16)
+    logits, reward = problem.logits.astype(np.float32), problem.reward.astype(np.float32)
+    found = check_estimator(ESTIMATORS[name], Problem(problem.tree, logits, reward), group=2)
+    assert found.mean.dtype == np.float64
+
+
 def test_ppo_is_unbiased_for_any_critic_only_at_one() -> None:
     rng = np.random.default_rng(9)
     for seed in range(5):

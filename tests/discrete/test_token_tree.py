@@ -187,6 +187,16 @@ def test_extreme_logits_stay_finite(scale: float) -> None:
     np.testing.assert_allclose(near * 2.0**20, objective_gradient(tree, logits, np.arange(tree.size) % 2.0), rtol=1e-9)
 
 
+def test_numbers_in_float32_are_read_as_they_are() -> None:
+    tree, rng = token_tree(3, 3), np.random.default_rng(6)
+    logits = rng.standard_normal(tree.logits_shape).astype(np.float32)
+    reward = rng.standard_normal(tree.size).astype(np.float32)
+    for function in (objective_gradient, conditional_value, action_value):
+        exact = function(tree, logits.astype(float), reward.astype(float))
+        np.testing.assert_allclose(function(tree, logits, reward), exact, rtol=ALGEBRA, atol=ALGEBRA)
+    assert abs(answer_probability(tree, logits).sum() - 1) < ALGEBRA
+
+
 def test_a_large_tree_needs_no_array_of_scores() -> None:
     tree, rng = token_tree(5, 6), np.random.default_rng(4)
     logits, reward = rng.standard_normal(tree.logits_shape), rng.standard_normal(tree.size)

@@ -65,7 +65,7 @@ class Options:
 class Problem:
     """One prompt: a tree, a policy's logits, a reward per answer, and parameters.
 
-    features: of ``linear_logits`` at the present θ; None: the logits are the parameters.
+    features: of ``linear_logits`` at the present θ; None: the logits are the parameters. Other floats become float64.
     Raises ValueError for logits, rewards or features that don't fit or are not finite.
     """
 
@@ -81,6 +81,9 @@ class Problem:
             self.features.shape[:2] != self.logits.shape or not np.all(np.isfinite(self.features))
         ):
             raise ValueError(f"features have shape {self.features.shape}; give finite ones, {self.logits.shape} + (P,)")
+        for name in ("logits", "reward", "features"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=float))
 
     @property
     def probability(self) -> Float[ndarray, " B"]:

@@ -143,7 +143,7 @@ def check_per_token(tree: TokenTree, weight: Float[ndarray, "B T"], *, name: str
 
 def log_policy(tree: TokenTree, logits: Float[ndarray, "N V"]) -> Float[ndarray, "N V"]:
     """log π(v | prefix), the log-softmax of each row; its relative error is small even where π is all but 1."""
-    shifted = check_logits(tree, logits) - logits.max(1, keepdims=True)
+    shifted = check_logits(tree, logits).astype(float) - logits.max(1, keepdims=True)
     others = np.exp(shifted)
     others[np.arange(len(logits)), logits.argmax(1)] = 0.0
     return np.asarray(shifted - np.log1p(others.sum(1, keepdims=True)))
