@@ -20,7 +20,7 @@ from vgrad_lab.impact import grpo_scale
 
 ROOT = Path(__file__).parents[1] / "tutorials"
 TUTORIALS = sorted(ROOT.glob("[0-9]*.py"))
-WITH_EXERCISES = [path for path in TUTORIALS if path.stem[:2] in ("00", "01", "02", "03", "05", "06", "08")]
+WITH_EXERCISES = [path for path in TUTORIALS if path.stem[:2] in ("00", "01", "02", "03", "04", "05", "06", "07", "08")]
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -43,7 +43,7 @@ def outputs(notebook: Any) -> list[dict[str, Any]]:
 
 def test_there_are_tutorials() -> None:
     assert len(TUTORIALS) >= 2
-    assert [path.stem[:2] for path in WITH_EXERCISES] == ["00", "01", "02", "03", "05", "06", "08"]
+    assert [path.stem[:2] for path in WITH_EXERCISES] == ["00", "01", "02", "03", "04", "05", "06", "07", "08"]
 
 
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda p: p.stem)
@@ -190,6 +190,11 @@ def vgl(*, transpose: bool = True, discounted: bool = True, swapped: bool = Fals
         return factor * (Dr + (discount if discounted else 1.0) * pulled)
 
     return target
+
+
+def step_gap(p: Any, feature: Any, right: Any) -> Any:
+    """The right answer of exercise 04.1."""
+    return p[right] @ feature[right] / p[right].sum() - p[~right] @ feature[~right] / p[~right].sum()
 
 
 def forms(**changed: str | None) -> dict[str, str | None]:
@@ -353,6 +358,26 @@ WRONG: dict[str, tuple[tuple[Any, str], ...]] = {
         (lambda p, slopes: p * (p @ slopes), "diag(p) alone"),
         (lambda p, slopes: 1.001 * (p * (p @ slopes) - p * (p @ slopes @ p)), "first entry"),
         (lambda p, slopes: 0.0, "one number per logit"),
+    ),
+    "07.1": (
+        (1.7354600, "κ itself"),
+        (0.73546, "that is Λ/Σ"),
+        (0.26454 * 1.005, "κ at p = ½"),
+        (float("nan"), "finite"),
+    ),
+    "07.2": (
+        (1.0, "half-right policy still"),
+        (20.0, "begins"),
+        (4.816981 * 1.03, "begins"),
+        (4.816981 * 0.97, "still"),
+        (-1, "positive"),
+    ),
+    "07.3": (
+        (lambda score, gain: gain[score.argmax()], "the gain you get"),
+        (lambda score, gain: gain[score.argmax()] - gain.max(), "never negative"),
+        (lambda score, gain: gain.max() - score.max(), "no gain"),
+        (lambda score, gain: gain.max() - gain[score.argmin()], "it is"),
+        (lambda score, gain: 1.001 * (gain.max() - gain[score.argmax()]), "it is"),
     ),
     "08.1": ((0.5, "add as squares"), (1.0, "is not 1"), (0.7071 * 1.001, "σ = μ"), (float("nan"), "finite")),
     "08.2": (

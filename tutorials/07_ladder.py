@@ -11,7 +11,7 @@
 # ---
 
 # %% [markdown]
-# # 07 · A ladder of checkpoints in ten cells
+# # 07 · A ladder of checkpoints
 #
 # *From which pretraining checkpoint should RL start?* The paper answers with a score, the **impact**
 # $P_{\rm gap} = (\Sigma-\Lambda)\,H_\alpha$: usable value-gradient signal times headroom. Here you pretrain a ladder of
@@ -20,6 +20,7 @@
 #
 # The cells reuse the run of `make reproduce` when it is there (then this page takes seconds). Without it they make a toy
 # ladder that has learnt almost nothing, so that every cell runs; the pictures mean something only with the real one.
+# Time: about 30 minutes. Ids such as **S22** are entries of the project's ledger.
 
 # %%
 import os
@@ -27,6 +28,8 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from _exercises import check, hint
+from _sliders import Slider, explore
 
 from vgrad_lab import impact
 from vgrad_lab.experiments import embedded_ladder
@@ -79,18 +82,32 @@ for name in ("reward_before", "signal", "costate_gap_conditional", "costate_gap_
 # %% [markdown]
 # ## 4 · The reading of Λ decides the sign
 # GRPO's mean costate is exactly $\kappa_n(p)\,G$: perfectly aligned, only rescaled. Read as a conditional mean,
-# $\Lambda=|\kappa-1|\,\|G\|^2$ grows with the group size although nothing got worse (ledger S22); read per sample, it is
-# mostly sampling noise (S23).
+# $\Lambda=|\kappa-1|\,\|G\|^2$ grows with the group size although nothing got worse (**S22**); read per sample, it is
+# mostly sampling noise (**S23**). Turn the group size: the "usable" share changes its sign.
+
 
 # %%
-p = np.linspace(0.01, 0.99, 99)
-figure, axis = plt.subplots(figsize=(6, 3))
-for n, colour, style in ((4, "#0072B2", "-"), (8, "#E69F00", "--"), (64, "#009E73", ":")):
-    axis.plot(p, 1 - np.abs(impact.grpo_scale(p, n) - 1), style, color=colour, label=f"group of {n}")
-axis.axhline(0, color="black", linewidth=0.8)
-axis.set(xlabel="success probability p", ylabel="(Σ − Λ)/Σ", title="'usable' share at perfect alignment")
-axis.legend()
-plt.show()
+def usable_share(axis, n):
+    """(Σ − Λ)/Σ over the success probability for groups of n; below the dashed line the paper's score is negative."""
+    p = np.linspace(0.01, 0.99, 99)
+    axis.plot(p, 1 - np.abs(impact.grpo_scale(p, int(n)) - 1), color="#0072B2", label="standardised (GRPO)")
+    mean = impact.grpo_scale(p, int(n), baseline="group_mean")
+    axis.plot(p, 1 - np.abs(mean - 1), "--", color="#E69F00", label="group mean, not divided")
+    axis.axhline(0, color="black", linewidth=0.8, linestyle="--")
+    axis.set(xlabel="success probability p", ylabel="(Σ − Λ)/Σ", ylim=(-1.6, 1.1))
+    axis.legend(fontsize=8, loc="lower center")
+
+
+explore(usable_share, Slider("n", (2, 4, 8, 16, 64)))
+
+# %% [markdown]
+# **Exercise 07.1** In groups of 8, at $p=\tfrac12$: what share of $\Sigma$ is left as $\Sigma-\Lambda$ (conditional, standardised)?
+
+# %%
+share_left = None  # ← a number
+
+# %%
+check("07.1", share_left)  # stuck? hint("07.1")
 
 # %% [markdown]
 # ## 5 · All rungs: what the run recorded
@@ -139,7 +156,101 @@ for name, value in predictors.items():
     print(f"{name:<24}{interval.value:+.2f}  [{interval.low:+.2f}, {interval.high:+.2f}]")
 
 # %% [markdown]
-# ## 8 · Forecast the curve itself
+# ## 8 · The same score, read every way
+# §6 leaves open what $R$, $\hat A$, $\Lambda$, $H_\alpha$, $\alpha$, $n$, the sampled tokens and the state $h$ are. Each
+# choice is a named option; one pass over the prompts gives $P_{\rm gap}$ under all combinations (`vgrad readings PATH --all`).
+
+# %%
+from vgrad_lab.checkpoints.reading_options import CHOICES, Reading, ReadingSettings, every
+from vgrad_lab.checkpoints.readings import measure_readings
+
+for option, meaning in CHOICES["gap"].items():
+    print(f"Λ {option:<12} {meaning}")
+
+settings = ReadingSettings(states=("head", "last"), groups=(8,), alphas=(1.0, 5.0), prompts=64, sampled_groups=16)
+found = [measure_readings(load_checkpoint(rung.path), LabelCopy(), settings) for rung in rungs]
+
+
+def rank_with_gain(reading):
+    """Spearman of P_gap under a reading with the gain; NaN where P_gap is the same at every rung."""
+    return spearman(np.array([f.score(reading) for f in found]), gain)
+
+
+print(f"{'':<14}" + "".join(f"{'H over ' + h:>16}" for h in CHOICES["headroom"]))
+for gap in CHOICES["gap"]:
+    row = [rank_with_gain(Reading(gap=gap, headroom=h)) for h in CHOICES["headroom"]]
+    print(f"Λ {gap:<12}" + "".join(f"{value:>+16.2f}" for value in row))
+
+# %% [markdown]
+# All of them at once. Readings that are the same number by algebra are counted once; a reward that the whole group shares
+# (§6 as written) makes $\hat A=0$ and ranks nothing (**S27**).
+
+# %%
+readings = every(settings)
+ranks = np.array([rank_with_gain(r) for r in readings])
+defined = np.isfinite(ranks)
+figure, axis = plt.subplots(figsize=(6, 3), layout="constrained")
+by_gap = [ranks[defined & np.array([r.gap == gap for r in readings])] for gap in CHOICES["gap"]]
+colours = ("#0072B2", "#E69F00", "#009E73")
+axis.hist(by_gap, bins=np.linspace(-1, 1, 41), stacked=True, color=colours, label=[f"Λ {g}" for g in CHOICES["gap"]])
+axis.axvline(0.6, color="black", linestyle="--", linewidth=0.8, label="the paper: 0.60")
+axis.set(xlabel="Spearman of P_gap with the gain", ylabel="readings")
+axis.legend(fontsize=8)
+plt.show()
+print(
+    f"{len(readings)} readings, {np.sum(~defined)} of them rank nothing; {np.mean(ranks[defined] > 0):.0%} rank positively"
+)
+
+# %% [markdown]
+# Even $\alpha$, which the paper does not give, can turn the order round: with small $\alpha$ a half-right policy has the
+# larger headroom, with large $\alpha$ a weak one (**S25**).
+#
+# **Exercise 07.2** From which $\alpha$ on does $p=0.05$ have more headroom than $p=0.5$? (Two percent off is fine.)
+
+# %%
+from_alpha = None  # ← a number
+
+# %%
+check("07.2", from_alpha)  # stuck? hint("07.2")
+
+# %% [markdown]
+# ## 9 · What the ranking buys
+# A score is bought for one decision: where to start. What it is worth is the gain of *its* choice, beside the best
+# choice, a blind one (the mean over rungs), and the last checkpoint, which people take by default.
+
+# %%
+scores = {
+    **predictors,
+    "P_gap, §6 as written": np.array([f.score(Reading(gap="per_sample", headroom="prompts")) for f in found]),
+}
+scores["the last checkpoint"] = steps.astype(float)
+chosen = {name: gain[int(np.argmax(value))] for name, value in scores.items()}
+figure, axis = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
+axis.barh(list(chosen), list(chosen.values()), color="#0072B2")
+axis.axvline(gain.max(), color="#D55E00", linestyle="--", label="best choice")
+axis.axvline(gain.mean(), color="black", linestyle=":", label="a blind choice, on average")
+axis.set(xlabel="mean gain by RL from the checkpoint that the score chooses")
+axis.legend(fontsize=8)
+plt.show()
+
+# %% [markdown]
+# **Exercise 07.3** Write the **regret** of a score: the gain that its choice leaves behind.
+
+
+# %%
+def left_behind(score, gain):
+    return None  # ← one line
+
+
+# %%
+if check("07.3", left_behind):
+    for name, value in sorted(scores.items(), key=lambda item: left_behind(item[1], gain)):
+        print(f"{name:<24}{left_behind(value, gain):.3f}")
+else:
+    hint("07.3")
+
+# %% [markdown]
+# ## 10 · Forecast the curve itself
 # The free-logit flow turns one backward pass into a forecast of the whole reward curve (ledger S26.forecast): no RL step
 # is taken, and one constant is used for all rungs.
 
@@ -164,7 +275,7 @@ axis.legend(fontsize=8)
 plt.show()
 
 # %% [markdown]
-# ## 9 · Exercise: a better product
+# ## 11 · Free play: a better product
 # Write a predictor from the measured columns and see whether it beats `‖∇J‖₁(1−R)` in rank. The cell runs as it stands.
 
 # %%
@@ -174,10 +285,11 @@ own, rival = spearman(mine, gain), spearman(predictors["‖∇J‖₁(1−R)"], 
 print(f"yours {own:+.2f}, ‖∇J‖₁(1−R) {rival:+.2f}:", "well done" if own > rival else "not yet")
 
 # %% [markdown]
-# ## 10 · What may be concluded
+# ## 12 · What may be concluded
 # One ladder, one tiny task. Ladders from other pretraining seeds move these correlations by about 0.15 either way, far
 # more than GRPO seeds do, so replicate over `vgrad reproduce --seed 1 --out …` before believing a ranking, and always
-# print the trivial baselines beside the theory.
+# print the trivial baselines beside the theory. The same readings on four ladders, with intervals, and every figure of the
+# paper with its verdict: `docs/reproduce.md`. The forecast that replaces the score is tutorial 08.
 
 # %%
 print("report:", done["report"].replace(str(RUN), "<run>"))
