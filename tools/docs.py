@@ -140,6 +140,13 @@ def estimators_page() -> str:
     return study.page(json.loads((ROOT / "docs" / "results" / "estimators.json").read_text(encoding="utf-8")))
 
 
+def off_policy_page() -> str:
+    """docs/off_policy.md, from the committed results of the off-policy study."""
+    from vgrad_lab.experiments import off_policy_page as study
+
+    return study.page(json.loads((ROOT / "docs" / "results" / "off_policy.json").read_text(encoding="utf-8")))
+
+
 def sources() -> list[Path]:
     """The tutorials' sources; files that start with an underscore are what they share."""
     return sorted((ROOT / "tutorials").glob("[0-9]*.py"))
@@ -189,6 +196,7 @@ def main() -> None:
     (ROOT / "docs" / "forecast.md").write_text(forecast_page(), encoding="utf-8")
     (ROOT / "docs" / "reproduce.md").write_text(reproduce_page(), encoding="utf-8")
     (ROOT / "docs" / "estimators.md").write_text(estimators_page(), encoding="utf-8")
+    (ROOT / "docs" / "off_policy.md").write_text(off_policy_page(), encoding="utf-8")
     path = ROOT / "README.md"
     path.write_text(readme(path.read_text(encoding="utf-8")), encoding="utf-8")
     if "--no-notebooks" not in sys.argv[1:]:
