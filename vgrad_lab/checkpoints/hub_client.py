@@ -9,6 +9,8 @@ from vgrad_lab.checkpoints.errors import UserError
 T = TypeVar("T")
 TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 """Statuses after which asking again may help."""
+FIRST_WAIT = 0.5
+"""Seconds before a second attempt; each later one waits twice as long."""
 
 
 def client(endpoint: str | None = None) -> Any:
@@ -20,8 +22,10 @@ def client(endpoint: str | None = None) -> Any:
 
 def transient(error: BaseException) -> bool:
     """Whether a failed request may succeed later: a status of TRANSIENT, a lost connection, a timeout."""
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
     status = getattr(getattr(error, "response", None), "status_code", None)
-    if status is not None:
+    if status is not None or isinstance(error, OfflineModeIsEnabled):
         return status in TRANSIENT
     kind = type(error)
     return kind.__module__.split(".")[0].startswith("httpx") or isinstance(error, ConnectionError | TimeoutError)
@@ -32,7 +36,7 @@ def ask(
     *,
     about: str,
     attempts: int = 4,
-    wait: float = 0.5,
+    wait: float | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> T:
     """The answer to a question to the hub; transient failures are asked again with waits that double.
@@ -41,7 +45,7 @@ def ask(
         question: the request.
         about: what it is about, for the message, such as `allenai/OLMo-2-0425-1B`.
         attempts: requests at most.
-        wait: seconds before the second.
+        wait: seconds before the second; FIRST_WAIT by default.
         sleep: how to wait.
 
     Raises:
@@ -52,7 +56,7 @@ def ask(
             return question()
         except Exception as error:
             if transient(error) and attempt + 1 < attempts:
-                sleep(wait * 2**attempt)
+                sleep((FIRST_WAIT if wait is None else wait) * 2**attempt)
                 continue
             raise UserError(f"{about}: {reason(error, attempts=attempt + 1)}") from error
     raise UserError(f"attempts is {attempts}; give a positive number")

@@ -129,6 +129,4 @@ def find_spec(name: str) -> LadderSpec:
     if name in repositories:
         return repositories[name]
     names = [*KNOWN, *(known for known in repositories if "/" in name)]
-    raise UserError(
-        f"no ladder named {name!r}: {nearest(name, names)}; or give a YAML file (ladder.yaml) or a folder of checkpoints"
-    )
+    raise UserError(f"no ladder named {name!r}: {nearest(name, names)}; or give a YAML file or a folder of checkpoints")
