@@ -133,6 +133,30 @@ def test_the_clamp_is_biased_in_both_readings() -> None:
         )
 
 
+def test_clamped_noise_by_its_marginal() -> None:
+    """Atoms with the Gumbel's tails, everything between inside; stopped and passed derivatives as plain sums."""
+    log_p = draw(1, 2)
+    nodes = clamped_nodes(log_p, count=30)
+    z = nodes.perturbed - log_p
+    np.testing.assert_array_equal(nodes.inside, (z > -1.5 + 1e-9) & (z < 3 - 1e-9))
+    low, high = nodes.weight @ (z[:, 0] < -1.5 + 1e-9), nodes.weight @ (z[:, 1] > 3 - 1e-9)
+    assert [low, high] == pytest.approx([np.exp(-np.exp(1.5)), 1 - np.exp(-np.exp(-3))], abs=ALGEBRA)
+    value = payoff(soft_token(nodes.perturbed, 1.0))
+    for passed, share in ((True, 1.0), (False, nodes.inside)):
+        expected = (nodes.weight * value) @ ((1 - np.exp(-z)) * share)
+        found = density_gradient(nodes, payoff, temperature=1.0, pass_bounds=passed)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=ALGEBRA)
+
+
+def test_chain_rule_of_the_log_softmax() -> None:
+    """A linear function of log p, whose gradient in log p does not sum to zero."""
+    z, slope = np.random.default_rng(3).standard_normal((2, 4))
+    rates = taylor_rates(
+        lambda x: np.array(log_softmax(x) @ slope), lambda x: to_logits(log_softmax(x), slope), z, slope**2
+    )
+    assert np.all(rates > 2 - TAYLOR_RATE)
+
+
 def test_scaled_noise_needs_the_scaled_density() -> None:
     """Noise s·G in the density of G: the mean of 1 − e^{−sG} is 1 − Γ(1 + s), not 0."""
     for scale in (0.5, 1.0, 1.5):
