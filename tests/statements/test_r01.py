@@ -37,7 +37,7 @@ def test_it_is_the_gradient_of_the_discounted_objective(discount: float, end: in
         assert lowest < rates[-1] < highest
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(seeds())
 def test_any_tree_and_discount(seed: int) -> None:
     assert checks.r01_lemma_1(seed=seed, examples=3).passed

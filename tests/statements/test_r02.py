@@ -13,7 +13,7 @@ TASK = fifteen_answers()
 OFFSET = checks.of_prefixes(TASK.tree, np.random.default_rng(0).normal(size=7))
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(seeds())
 def test_offsets_of_the_prefix(seed: int) -> None:
     assert checks.r02_offsets(seed=seed, examples=3).passed

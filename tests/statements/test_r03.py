@@ -32,7 +32,7 @@ def response_direction(reward: np.ndarray) -> np.ndarray:
     return mean_direction(TASK.tree, TASK.logits, response_advantage(TASK.tree, reward))
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(seeds())
 def test_the_response_is_enough(seed: int) -> None:
     assert checks.r03_theorem_1(seed=seed, examples=3).passed
@@ -50,7 +50,7 @@ def test_whatever_the_discount(discount: float) -> None:
     assert checks.direction_error(TASK, planted, reward) > ALGEBRA
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(seeds())
 def test_other_token_rewards_with_the_same_sum(seed: int) -> None:
     """Rewards moved by a potential that is zero at the end: Q changes, Lemma 1's mean and Theorem 1 do not."""
@@ -113,7 +113,7 @@ def test_the_printed_zero_reward_form(discount: float, printed: float) -> None:
     assert checks.r03_zero_reward().refutes
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(seeds())
 def test_the_direction_fixes_the_reward(seed: int) -> None:
     assert checks.r03_only(seed=seed, examples=3).passed

@@ -20,7 +20,7 @@ from vgrad_lab.tolerances import ALGEBRA, PLANTED_FAULT
 TASK = fifteen_answers()
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(seeds())
 def test_it_is_the_mean_of_the_action_values(seed: int) -> None:
     assert checks.r04_equation_26(seed=seed, examples=3).passed

@@ -23,7 +23,7 @@ from vgrad_lab.tolerances import ALGEBRA, PLANTED_FAULT
 TASK = fifteen_answers()
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(seeds())
 def test_theorem_2(seed: int) -> None:
     assert checks.r05_theorem_2(seed=seed, examples=3).passed
@@ -50,7 +50,7 @@ def test_top_k_sampling_breaks_it() -> None:
     assert checks.relative(found, objective_gradient(TASK.tree, TASK.logits, TASK.reward())) > 0.1
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(seeds())
 def test_second_moments_split_at_the_best_baseline(seed: int) -> None:
     assert variance.r05_optimal(seed=seed, examples=3).passed

@@ -20,7 +20,7 @@ from vgrad_lab.tolerances import ALGEBRA, PLANTED_FAULT
 TASK = fifteen_answers()
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(seeds())
 def test_differences_are_advantages_and_add_up(seed: int) -> None:
     assert checks.r06_pointwise(seed=seed, examples=3).passed
@@ -36,7 +36,7 @@ def test_differences_of_a_mean_are_other_advantages() -> None:
     np.testing.assert_allclose(found.sum(1), centred, atol=ALGEBRA)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(seeds())
 def test_hidden_rewards_say_nothing_more(seed: int) -> None:
     assert checks.r06_hidden(seed=seed, examples=3).passed
@@ -57,7 +57,7 @@ def test_hidden_rewards_of_another_sum_differ() -> None:
     assert np.abs((found - hidden)[TASK.tree.scored]).max() > 0.1
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(seeds())
 def test_gae_does_not_see_when_rewards_are_paid(seed: int) -> None:
     assert checks.r06_gae(seed=seed, examples=3).passed

@@ -44,13 +44,13 @@ def test_token_rewards_help_where_the_baseline_is_of_the_prompt() -> None:
     assert variance.r07_prompt_baseline().refutes
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(seeds())
 def test_means_in_the_place_of_samples(seed: int) -> None:
     assert variance.r07_order(seed=seed, examples=3).passed
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(seeds())
 def test_theorem_2_varies_least_where_prefixes_share_nothing(seed: int) -> None:
     for task, _, _ in checks.tasks(seed, 2):
@@ -80,7 +80,7 @@ def test_where_prefixes_share_parameters_the_order_may_be_reversed() -> None:
     assert found == pytest.approx(3 / 64)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(seeds())
 def test_constants(seed: int) -> None:
     assert variance.r07_constant(seed=seed, examples=3).passed

@@ -39,7 +39,7 @@ def test_interpolation_loses_what_it_stands_for() -> None:
         assert base.relative(mean * (1 + PLANTED_FAULT), keep * truth) > ALGEBRA
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(seeds())
 def test_interpolated_advantages_give_zero(seed: int) -> None:
     assert checks.r08_zero(seed=seed, examples=2).passed
@@ -59,7 +59,7 @@ def test_answers_that_end_break_the_zero() -> None:
     assert np.linalg.norm(checks.interpolated_part(ENDING, anchors)) > 0.005
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(seeds())
 def test_interpolated_values_divide_by_the_length_of_the_segment(seed: int) -> None:
     assert checks.r08_value(seed=seed, examples=2).passed
@@ -93,7 +93,7 @@ def test_positions_that_see_the_answer_break_the_division() -> None:
     assert value_error(EQUAL, one_set(EQUAL.tree, EQUAL.tree.tokens == 1)) > 0.01
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(seeds())
 def test_chosen_tokens_over_their_inclusion_probability(seed: int) -> None:
     assert checks.r08_anchors(seed=seed, examples=2).passed
@@ -109,7 +109,7 @@ def test_chosen_tokens_undivided_are_biased() -> None:
     assert base.cosine(mean, truth) < 0.99
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(seeds())
 def test_segments_between_stopping_times(seed: int) -> None:
     assert checks.r08_segment(seed=seed, examples=2).passed
@@ -125,7 +125,7 @@ def test_boundaries_from_the_realised_length_break_it(count: int, printed: float
     assert round(float(np.linalg.norm(mean - along) / np.linalg.norm(mean)), 3) == printed
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(seeds())
 def test_steps_without_values_give_nothing(seed: int) -> None:
     assert checks.r08_limit(seed=seed, examples=2).passed

@@ -35,7 +35,7 @@ def drawn(kind: str, seed: int = 0) -> TreeStates:
     return checks.draw_states(np.random.default_rng(seed), TREE, kind)
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(seeds())
 def test_expected_costate_is_the_value_gradient(seed: int) -> None:
     assert checks.r09_costate(seed=seed, examples=4).passed
