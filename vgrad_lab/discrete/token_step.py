@@ -55,8 +55,8 @@ def token_step(aligned: float, failure: float, *, length: int, bounds: Bounds) -
     min{(1−J)Δμ / (2T(L_p + G_p²)), √(1−J) / (2√T G_p)}; 0 where Δμ ≤ 0. Derived here; reported is only that the
     admissible step shrinks with T, with 1−J and with the tokens' bounds.
 
-    aligned: Δμ = ⟨w, g⟩. failure: 1 − J, above 0; 1 where J rounds away. length: T, most tokens of an answer. bounds: of
-    one token. Raises ValueError out of range. Ledger: G05.tokens.
+    aligned: Δμ = ⟨w, g⟩. failure: 1 − J > 0; 1 where J rounds away. length: T, most tokens of an answer. bounds: of one
+    token. Raises ValueError out of range. Ledger: G05.tokens.
     """
     _check(failure, length)
     if aligned <= 0:
