@@ -76,6 +76,21 @@ def test_the_sharper_budget_is_attained() -> None:
     assert budget(steps=1, step=1e-5, slope=1.0, temperature=1e-4) > 10 * near
 
 
+def test_budgets_by_hand() -> None:
+    """L = 3, ε = .1, c = 2, α = .5, σ = 2: D = .3 (4 + 1/(2√e)), and 2D/(2√e), 2 − 2e^{−D²/8}."""
+    settings = {"steps": 3, "step": 0.1, "slope": 2.0, "temperature": 0.5, "bandwidth": 2.0}
+    way = 0.3 * (4 + 0.5 / np.sqrt(np.e))
+    assert budget(**settings) == pytest.approx(way / np.sqrt(np.e), rel=ALGEBRA)
+    assert sharper_budget(**settings) == pytest.approx(2 - 2 * np.exp(-(way**2) / 8), rel=ALGEBRA)
+
+
+def test_direction_of_two_particles_by_hand() -> None:
+    """At 0 and 1, σ = ½, no reward: each is pushed off by k/(2σ²) = 2e^{−2}."""
+    x = np.array([[0.0], [1.0]])
+    found = flow_direction(x, np.zeros_like, temperature=3.0, bandwidth=0.5)
+    np.testing.assert_allclose(found, [[-2 * np.exp(-2)], [2 * np.exp(-2)]], atol=ALGEBRA)
+
+
 def test_no_steps_is_best_of_n() -> None:
     start = np.random.default_rng(2).standard_normal((7, 2))
     np.testing.assert_array_equal(flow(start, bowl, steps=0, step=0.1), start)

@@ -175,6 +175,8 @@ def test_scaled_noise_needs_the_scaled_density() -> None:
 def test_soft_tokens_lie_on_the_simplex() -> None:
     y = soft_token(np.array([[1e4, 0.0, -1e4], [0.0, 0.0, 0.0]]), 0.1)
     np.testing.assert_allclose(y, [[1, 0, 0], [1 / 3] * 3], atol=ALGEBRA)
+    found = soft_token(np.log([[1.0, 2.0, 3.0]]), 0.5)
+    np.testing.assert_allclose(found, np.array([[1.0, 4.0, 9.0]]) / 14, atol=ALGEBRA)
 
 
 def test_bad_input() -> None:

@@ -13,6 +13,7 @@ from vgrad_lab.discrete.particles import (
     budget,
     flow,
     flow_direction,
+    gaussian_kernel,
     sharper_budget,
     squared_mmd,
     tilted,
@@ -138,7 +139,7 @@ def k10_reference() -> Counterexample:
     """
     node, weight = np.polynomial.hermite_e.hermegauss(60)
     particles = (0.5 + node / np.sqrt(2))[:, None]  # ref·e^{R} = N(½, ½)
-    kernel = np.exp(-((particles[:, 0] - 0.5) ** 2) / 2)
+    kernel = gaussian_kernel(particles, np.array([[0.5]]))[:, 0]
     terms = kernel * (-particles[:, 0] - (particles[:, 0] - 0.5))
     return Counterexample(0.0, float(weight @ terms / weight.sum()), 0.1, "direction at ref·e^{R/α}, at x = ½")
 
@@ -152,7 +153,7 @@ def k10_rest(*, seed: int = 0, examples: int = 20) -> Evidence:
         middle, x = rng.standard_normal(2)
         curve, alpha, sigma = 2 ** rng.uniform(-1, 1, 3)
         a = middle + node * np.sqrt(alpha / curve)
-        kernel = np.exp(-((a - x) ** 2) / (2 * sigma**2))
+        kernel = gaussian_kernel(a[:, None], np.array([[x]]), bandwidth=float(sigma))[:, 0]
         worst = max(worst, abs(float(weight @ (kernel * (-curve * (a - middle) / alpha - (a - x) / sigma**2)))))
     return Evidence(worst, ALGEBRA, f"the direction at e^{{R/α}} over {examples} draws")
 
