@@ -9,10 +9,18 @@ import typer
 
 from vgrad_lab import __version__
 from vgrad_lab.checkpoints.errors import UserError
-from vgrad_lab.experiments import checkpoint_commands, estimators_command, forecast_command, verify_command
+from vgrad_lab.experiments import (
+    checkpoint_commands,
+    estimators_command,
+    forecast_command,
+    ladder_commands,
+    verify_command,
+)
 from vgrad_lab.experiments.command_line import Json, Quiet, Seed, Stopped, as_json
 
 INTERRUPTED = 130
+CHECKPOINTS = ("transformers", "tokenizers", "safetensors", "huggingface_hub", "yaml")
+"""Modules that the extra of this name brings."""
 
 app = typer.Typer(
     name="vgrad",
@@ -22,8 +30,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-ladder = typer.Typer(name="ladder", help="Make a ladder of pretraining checkpoints.", no_args_is_help=True)
+ladder = typer.Typer(
+    name="ladder", help="Ladders of pretraining checkpoints: make, list, audit, plan.", no_args_is_help=True
+)
 app.add_typer(ladder)
+ladder_commands.add_to(ladder)
 app.command()(forecast_command.forecast)
 
 
@@ -166,8 +177,8 @@ def main() -> NoReturn:
         print(f"vgrad: {stop}", file=sys.stderr)  # noqa: T201
         sys.exit(INTERRUPTED)
     except ModuleNotFoundError as error:
-        extra = "checkpoints" if error.name in ("transformers", "tokenizers", "safetensors") else "torch"
-        if error.name not in ("torch", "transformers", "tokenizers", "safetensors"):
+        extra = "checkpoints" if error.name in CHECKPOINTS else "torch"
+        if error.name not in ("torch", *CHECKPOINTS):
             raise
         print(f"vgrad: {error.name} is not installed; run: pip install 'vgrad_lab[{extra}]'", file=sys.stderr)  # noqa: T201
         sys.exit(2)
