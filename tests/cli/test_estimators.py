@@ -67,7 +67,7 @@ def test_every_estimator_and_what_it_says() -> None:
 
 
 def test_the_command_gives_the_same_again(tmp_path: Path) -> None:
-    first = run("--binary", "--vocab", 2, "--horizon", 4, "--end", -1, "--seed", 7, "--names", "grpo, rloo", "--json")
+    first = run("--binary", "--vocab", 2, "--horizon", 4, "--end", -1, "--seed", 7, "--names", "grpo, RLOO", "--json")
     result = json.loads(first.stdout)
     again = run(*result["command"].split()[2:], "--out", tmp_path / "new" / "t.json")
     assert json.loads((tmp_path / "new" / "t.json").read_text(encoding="utf-8")) == result
@@ -84,7 +84,7 @@ def test_the_command_gives_the_same_again(tmp_path: Path) -> None:
         (("--names", " , "), ("--names is empty",)),
         (("--group", 1, "--names", "rloo"), ("rloo needs G ≥ 2", "G = 1")),
         (("--group", 0, "--names", "reinforce"), ("needs G ≥ 1", "G = 0")),
-        (("--vocab", 30, "--horizon", 6), ("616067011 answers", "smaller vocabulary", "--vocab")),
+        (("--vocab", 30, "--horizon", 6), ("616067011 answers", "give a smaller --group, --vocab")),
         (("--group", 12, "--names", "rloo"), ("9.66e+06 groups", "--binary")),
         (("--vocab", 1), ("vocab ≥ 2",)),
         (("--end", 3), ("--end is 3", "0 … 2", "-1")),
@@ -112,6 +112,12 @@ def test_rows_that_cannot_be_had_are_named_with_their_reason() -> None:
     text = run("--group", 1).stdout
     assert "left out, needs G ≥ 2 answers per group, got G = 1: rloo, u_statistic, group_mean" in text
     assert "\nreinforce " in text
+    assert "give a smaller" not in text
+    large = run("--group", 8, "--binary", "--vocab", 4).stdout
+    assert "left out, 40 answers, G = 8, make 6.55e+12 groups, more than 2000000: ppo_coded\n" in large
+    assert large.rstrip().endswith(
+        "give a smaller --group, --vocab or --horizon, or --binary, which has fewer distinct rewards"
+    )
 
 
 def test_a_policy_without_a_gradient() -> None:

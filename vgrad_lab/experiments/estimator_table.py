@@ -150,7 +150,7 @@ def text(result: Json) -> str:
     lines.insert(1, "  ".join("─" * w for w in widths))
     reasons: dict[str, list[str]] = {}
     for name, why in result["left_out"].items():
-        reasons.setdefault(why, []).append(name)
+        reasons.setdefault(why.partition("; ")[0], []).append(name)
     left = [f"left out, {why}: {', '.join(who)}" for why, who in reasons.items()]
     return "\n".join([head, "", *lines, *(["", *left] if left else [])])
 

@@ -8,7 +8,7 @@ import typer
 from vgrad_lab.checkpoints.errors import UserError
 from vgrad_lab.experiments.command_line import Json, Seed, as_json
 
-REMEDY = " (--group, --vocab, --horizon; --binary for fewer distinct rewards)"
+REMEDY = " --group, --vocab or --horizon, or --binary, which has fewer distinct rewards"
 
 
 def estimators(
@@ -42,7 +42,7 @@ def estimators(
         raise UserError(f"--out is {out}, a folder; give the name of a file")
     if out:
         atomic.require_writable(out.parent)
-    chosen = [name.strip() for name in names.split(",") if name.strip()] if names is not None else None
+    chosen = [name.strip().lower() for name in names.split(",") if name.strip()] if names is not None else None
     if chosen == []:
         raise UserError("--names is empty; give names as in --names rloo,grpo, or leave it out for all")
     if vocab >= 2 and not -1 <= end < vocab:
@@ -63,10 +63,19 @@ def estimators(
             )
             result = page.document(command, seed=seed, content=page.table(problem, group=group, names=chosen))
     except ValueError as error:
-        raise UserError(f"{error}{REMEDY if 'more than' in str(error) else ''}") from error
+        raise UserError(_remedy(str(error))) from error
     if out:
         atomic.write_file(out, as_json(result) + "\n")
     shown = result["tables"] if full else [result]
     typer.echo(as_json(result) if json_ else "\n\n".join(page.text(part) for part in shown))
+    too_large = any("more than" in why for part in shown for why in part["left_out"].values())
+    if too_large and not json_:
+        typer.echo("for the rows left out give a smaller" + REMEDY)
     if out and not json_:
         typer.echo(f"written to {out}")
+
+
+def _remedy(error: str) -> str:
+    """The error with the options that make a problem smaller in the place of the package's own advice."""
+    reason, more, _ = error.partition("; ") if "more than" in error else (error, "", "")
+    return f"{reason}; give a smaller{REMEDY}" if more else error
