@@ -38,7 +38,7 @@ def test_tuples_through_the_samples_agree_with_labels(name: str, binary: bool) -
             np.testing.assert_allclose(quick.coefficient, slow.coefficient, atol=1e-11)
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(
     st.sampled_from([name for name, e in ESTIMATORS.items() if not e.whitened]),
     strategies.tree_cases(max_answers=16, bound=2.0),
