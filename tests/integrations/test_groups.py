@@ -59,6 +59,18 @@ def test_batch_scale_divides_by_the_spread_of_all() -> None:
         groups.group_advantages(reward, "std")
 
 
+def test_batches_have_spreads_of_their_own() -> None:
+    """Two batches sampled in one step: each advantage is divided by its own batch's spread; a group's is no matter."""
+    reward = np.array([[0.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
+    each = np.concatenate([groups.group_advantages(part, "batch") for part in (reward[:2], reward[2:])])
+    wanted = (each * (reward - reward.mean(1, keepdims=True))).mean() / reward.var(1, ddof=1).mean()
+    found = [groups.describe_groups(reward, scale="batch", binary=(0.0, 1.0), batches=n)["grpo_scale"] for n in (1, 2)]
+    assert found[1] == pytest.approx(wanted, rel=ALGEBRA)
+    assert found[0] != pytest.approx(wanted, rel=PLANTED_FAULT)
+    one, two = (groups.sampled_grpo_scale(reward, "group", batches=n) for n in (1, 2))
+    assert one == pytest.approx(two, rel=ALGEBRA)
+
+
 def test_equal_rewards_that_round_are_dead_and_missing_scores_are_left_out() -> None:
     nan = float("nan")
     reward = np.array([[0.7] * 8, [0.1] * 7 + [nan], [nan] * 8, [0.0] * 7 + [1.0]])

@@ -91,6 +91,69 @@ def test_costates_of_a_real_run(tmp_path: Path, loss: str, changes: dict[str, An
         assert min(wanted) > 0
 
 
+@pytest.mark.parametrize("loss", ["dapo", "dr_grpo"])
+@pytest.mark.parametrize("scale", ["group", "none", "batch"])
+@pytest.mark.parametrize(("accumulation", "per_generation", "generations"), [(4, 4, 1), (4, 2, 2)])
+def test_scales_of_a_real_run(
+    tmp_path: Path, loss: str, scale: str, accumulation: int, per_generation: int, generations: int
+) -> None:
+    """Accumulated and checkpointed, one or two generations a step: λ̂, and κ from the trainer's own advantages."""
+    rng = np.random.default_rng(0)
+    reward, advantage = [], []
+
+    def coin(completion_ids: list[list[int]], **_: Any) -> list[float]:
+        reward.append(rng.integers(0, 2, len(completion_ids)).astype(float))
+        return reward[-1].tolist()
+
+    model = tiny_models.model("Olmo2", initializer_range=0.3).double().train()
+    trainer = make_trainer(
+        tmp_path, coin, model=model, callbacks=[VGradCallback()], loss_type=loss, scale_rewards=scale,
+        gradient_accumulation_steps=accumulation, steps_per_generation=per_generation, gradient_checkpointing=True,
+        per_device_train_batch_size=4,
+    )  # fmt: skip
+    original = trainer._generate_and_score_completions
+
+    def spy(*args: Any, **kwargs: Any) -> Any:
+        output = original(*args, **kwargs)
+        advantage.append(output["advantages"].double().numpy().copy())
+        return output
+
+    trainer._generate_and_score_completions = spy
+    kept = record_losses(trainer)
+    trainer.train()
+    steps = credit_log.steps(credit_log.read(tmp_path))
+    assert len(advantage) == generations * len(steps)
+    for i, record in enumerate(steps):
+        rows = [direct_norms(m, x, trainer.temperature) for step, m, x in kept if step == record["step"]]
+        wanted = [float(torch.cat(layer).mean()) for layer in zip(*rows, strict=True)]
+        assert [*record["costate_norm"][:-1], record["costate_norm_head"]] == pytest.approx(wanted, rel=SINGLE)
+        mine = slice(i * generations, (i + 1) * generations)
+        r = np.concatenate(reward[mine]).reshape(-1, 4)
+        a = np.concatenate(advantage[mine]).reshape(-1, 4)
+        kappa = (a * (r - r.mean(1, keepdims=True))).mean() / r.var(1, ddof=1).mean()
+        assert record["grpo_scale"] == pytest.approx(kappa, rel=SINGLE)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine_with_restarts"])
+def test_rates_ahead_are_those_that_come(tmp_path: Path, schedule: str) -> None:
+    asked: list[Any] = []
+
+    def own(progress: Any) -> np.ndarray:
+        asked.append(progress)
+        return np.full(progress.remaining + 1, 0.5)
+
+    trainer = make_trainer(
+        tmp_path, one_token_reward, callbacks=[VGradCallback(forecast=own)], lr_scheduler_type=schedule, max_steps=5,
+        warmup_steps=2, max_completion_length=1,
+    )  # fmt: skip
+    trainer.train()
+    steps = credit_log.steps(credit_log.read(tmp_path))
+    rates = [r["learning_rate"] for r in steps]
+    assert [r["forecast_kind"] for r in steps] == ["given"] * 5
+    for k, progress in enumerate(asked):
+        assert progress.rate_ahead[: 5 - k] == pytest.approx(rates[k:], rel=SINGLE)
+
+
 def sharp_reward(model: Any) -> Any:
     """1 for the model's own likeliest first answer token."""
     tokenizer = tiny_models.tokenizer()

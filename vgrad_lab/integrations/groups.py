@@ -38,18 +38,21 @@ def group_advantages(reward: Float[ndarray, "Q G"], scale: str = "group", *, eps
     raise ValueError(f"scale is {scale!r}; choose group, batch or none")
 
 
-def sampled_grpo_scale(reward: Float[ndarray, "Q G"], scale: str = "group", *, eps: float = 1e-4) -> float | None:
+def sampled_grpo_scale(
+    reward: Float[ndarray, "Q G"], scale: str = "group", *, eps: float = 1e-4, batches: int = 1
+) -> float | None:
     """GRPO's factor κ from sampled groups, prompts weighted by the variance of their reward.
 
     κ = E[Σ_i Â_i (r_i − r̄)/G] / E[s²], both means over the groups; with one prompt and binary reward it
     tends to κ_G(p). None where every group is dead. Derived here.
 
-    Raises ValueError as ``group_advantages``. Ledger: S10, S21.group.
+    batches: sampled one after the other, of equal size, each with its own spread where ``scale`` is batch. Raises
+    ValueError as ``group_advantages``. Ledger: S10, S21.group.
     """
     spread = float(reward.var(1, ddof=1).mean())
     if not spread > 0 or bool(dead_groups(reward).all()):
         return None
-    advantage = group_advantages(reward, scale, eps=eps)
+    advantage = np.concatenate([group_advantages(part, scale, eps=eps) for part in np.split(reward, batches)])
     return float((advantage * (reward - reward.mean(1, keepdims=True))).mean()) / spread
 
 
@@ -64,13 +67,15 @@ def describe_groups(
     alpha: float = 1.0,
     scale: str = "group",
     binary: tuple[float, float] | None = None,
+    batches: int = 1,
 ) -> dict[str, float]:
     """The numbers of one step's groups; what is not defined is left out.
 
     headroom is the plug-in within each group, mean over groups: too low by Jensen's inequality, less in larger groups.
 
     reward: one row per prompt, NaN without score. alpha: per unit of reward. binary: failure and success, None where
-    the reward is not binary. Raises ValueError for alpha ≤ 0. Ledger: S10, S24, S25.
+    the reward is not binary. batches: as in ``sampled_grpo_scale``. Raises ValueError for alpha ≤ 0. Ledger: S10, S24,
+    S25.
     """
     if not alpha > 0:
         raise ValueError(f"alpha must be positive, got {alpha}")
@@ -88,7 +93,7 @@ def describe_groups(
         found["success"] = float((reward == high).mean())
         found["all_fail"] = float((reward == low).all(1).mean())
         found["all_success"] = float((reward == high).all(1).mean())
-        kappa = sampled_grpo_scale(reward, scale) if reward.shape[1] > 1 else None
+        kappa = sampled_grpo_scale(reward, scale, batches=batches) if reward.shape[1] > 1 else None
         if kappa is not None and math.isfinite(kappa):
             found["grpo_scale"] = kappa
     return found

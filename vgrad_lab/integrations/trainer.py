@@ -5,9 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
 
 from vgrad_lab.integrations.credit_log import FORMAT
-from vgrad_lab.integrations.outlook import Progress
+from vgrad_lab.integrations.outlook import Progress, steps_ahead
 from vgrad_lab.provenance import versions
 
 SETTINGS = (
@@ -70,7 +72,20 @@ def progress(
         remaining=remaining,
         optimizer="sgd" if "sgd" in str(getattr(trainer.args, "optim", "")).lower() else "adamw",
         scale=trainer.scale_rewards,
+        rate_ahead=rate_ahead(trainer, int(step[-1]), remaining),
     )
+
+
+def rate_ahead(trainer: Any, step: int, remaining: int) -> Float[ndarray, " N"] | None:
+    """Learning rate of the step just taken and of those to come, at ``steps_ahead``; None where it cannot be known.
+
+    Known of a scheduler that is a function of the step (torch's LambdaLR, all but one of transformers').
+    """
+    scheduler = getattr(trainer, "lr_scheduler", None)
+    shape, base = getattr(scheduler, "lr_lambdas", None), getattr(scheduler, "base_lrs", None)
+    if not shape or not base or getattr(scheduler, "last_epoch", None) != step:
+        return None
+    return np.array([float(base[0]) * float(shape[0](step - 1 + int(k))) for k in steps_ahead(remaining)])
 
 
 def flat(record: dict[str, Any], skip: tuple[str, ...] = ()) -> dict[str, float]:

@@ -199,7 +199,9 @@ class VGradCallback(TrainerCallback):  # type: ignore[misc]
         if curve is None or not len(curve):
             return {}
         points = np.unique(np.linspace(0, len(curve) - 1, 11).round().astype(int))
-        return {"forecast_final": float(curve[-1]), "forecast": [float(curve[i]) for i in points]}
+        kind = "trend" if self.forecast is remaining_curve else "given"
+        found = {"forecast_final": float(curve[-1]), "forecast": [float(curve[i]) for i in points]}
+        return {**found, "forecast_kind": kind}
 
     def _take_gradient_norm(self, logs: dict[str, Any]) -> None:
         norm = logs.get("grad_norm")

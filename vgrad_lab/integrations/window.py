@@ -141,7 +141,9 @@ def describe_generations(trainer: Any, window: Window, alpha: float, seen: set[f
     reward = np.concatenate([g.reward for g in window.generations])
     mixed = trainer.multi_objective_aggregation != "sum_then_normalize" and len(trainer.reward_funcs) > 1
     binary = levels(seen) if seen is not None and not mixed else None
-    found: dict[str, Any] = describe_groups(reward, alpha=alpha, scale=trainer.scale_rewards, binary=binary)
+    found: dict[str, Any] = describe_groups(
+        reward, alpha=alpha, scale=trainer.scale_rewards, binary=binary, batches=len(window.generations)
+    )
     if mixed:  # each reward function has its own spread
         table = np.concatenate([g.by_function for g in window.generations])
         dead = np.stack([dead_groups(table[..., i]) for i in range(table.shape[2])]).all(0)
