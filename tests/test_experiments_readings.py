@@ -24,7 +24,7 @@ from vgrad_lab.ledger import LEDGER
 from vgrad_lab.stats import spearman, z_score
 
 ROOT = Path(__file__).parents[1]
-SETTINGS = ReadingSettings(states=("head",), groups=(4, 8), alphas=(1.0, 5.0), sampled_groups=2, prompts=4)
+SETTINGS = ReadingSettings(states=("head",), groups=(8,), alphas=(1.0, 5.0), sampled_groups=2, prompts=4)
 HEAD = {
     "keys": {
         "signal": sorted({r.signal_key for r in every(SETTINGS)}),
