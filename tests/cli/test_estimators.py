@@ -14,7 +14,7 @@ from tests.cli.test_cli import assert_one_clear_line, vgrad
 from vgrad_lab.checkpoints.errors import UserError
 from vgrad_lab.discrete.estimator_types import random_problem, reference_problem
 from vgrad_lab.discrete.estimators import ESTIMATORS
-from vgrad_lab.experiments import estimator_page, estimator_table, estimators_command
+from vgrad_lab.experiments import estimator_figure, estimator_page, estimator_table, estimators_command
 from vgrad_lab.ledger import LEDGER
 from vgrad_lab.tolerances import ALGEBRA, PLANTED_FAULT
 
@@ -54,7 +54,7 @@ def test_every_estimator_and_what_it_says() -> None:
     rows = {row["name"]: row for row in result["rows"]}
     assert list(rows) == list(ESTIMATORS)
     assert result["left_out"] == {}
-    assert result["command"] == "vgrad estimators --vocab 3 --horizon 3 --group 4 --end 0 --spread 1 --seed 0"
+    assert result["command"] == "vgrad estimators --vocab 3 --horizon 3 --group 4 --end 0 --spread 1.0 --seed 0"
     assert {"python", "numpy"} <= set(result["versions"])
     for row in rows.values():
         right = row["residual"] <= ALGEBRA
@@ -184,6 +184,21 @@ def test_the_page_is_that_of_the_committed_numbers() -> None:
     for target in re.findall(r"\]\(([^)#\s]+)\)", text):
         assert (ROOT / "docs" / target).exists(), target
     assert set(estimator_table.STATEMENTS) <= set(LEDGER)
+
+
+def test_the_figure(tmp_path: Path) -> None:
+    """Drawn from the committed numbers, twice the same; its error curve against the definition."""
+    first, again = (estimator_figure.draw(COMMITTED, tmp_path / name) for name in ("a", "b"))
+    assert first.read_bytes() == again.read_bytes()
+    part = next(part for part in COMMITTED["tables"] if part["title"] == "real rewards, G = 4")
+    norm = part["problem"]["gradient_norm"]
+    for row in part["rows"]:
+        found = estimator_figure.relative_error(row, norm)
+        angle = np.arcsin(min(1.0, row["residual"]))
+        expected = np.tan(angle) ** 2 + row["variance"] / row["scale"] ** 2 / norm**2 / estimator_figure.BATCHES
+        np.testing.assert_allclose(found**2, expected, rtol=1e-9)
+    with pytest.raises(UserError, match="give --full too"):
+        run("--figures", tmp_path)
 
 
 def test_text_of_small_numbers() -> None:
