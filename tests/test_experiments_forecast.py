@@ -448,3 +448,16 @@ def close(a: Any, b: Any) -> bool:
     if isinstance(a, list):
         return len(a) == len(b) and all(map(close, a, b))
     return bool(a == pytest.approx(b, rel=1e-9, abs=1e-12)) if isinstance(a, float) else a == b
+
+
+def test_the_ledger_and_readme_say_what_was_measured() -> None:
+    result = json.loads((ROOT / "docs" / "results" / "forecast.json").read_text(encoding="utf-8"))
+    rows = {r["setting"]: r for r in result["settings"] if r["split"] == "held out"}
+    assert [len(rows[n]["ladders"]) for n in ("adamw", "sgd")] == [8, 8]
+    said = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split()), LEDGER["S26.ray"].note
+    for name in ("adamw", "sgd"):
+        r = rows[name]["r_squared"]
+        number = f"{r['value']:.3f} [{r['low']:.3f}, {r['high']:.3f}]"
+        assert all(number in text for text in said), f"{name}: R² is {number}"
+    assert result["widths"] == WIDTH
+    assert not result["failed"]

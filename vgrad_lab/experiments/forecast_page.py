@@ -102,12 +102,26 @@ def _held_out(result: Json) -> list[str]:
         low, high, mean = (amount(noise[k], 2) for k in ("low", "high", "mean"))
         lines += [f"Noise leaves {low} to {high} (mean {mean}) of Adam's full sign step at the held-out rungs.", ""]
     if rows:
-        lines += [*_aims(result), *table(*_setting_table(rows)), "", READ, ""]
+        lines += [*_aims(result), *_coverage(rows), *table(*_setting_table(rows)), "", READ, ""]
         lines += ["![Realised gain against the forecast](images/forecast_gain.svg)", ""]
         lines += ["*One point per held-out rung; on the dashed line the forecast is right.*", ""]
         lines += ["![R² by setting](images/forecast_settings.svg)", ""]
         lines += ["*One point per ladder; triangles lie below the axis.*", ""]
     return lines
+
+
+def _coverage(rows: Sequence[Json]) -> list[str]:
+    """How far the band may be trusted outside the settings that it was calibrated in."""
+    others = {r["setting"]: r["coverage"]["value"] for r in rows if r["setting"] not in DEFAULTS}
+    known = {name: share for name, share in others.items() if share is not None}
+    if not known:
+        return []
+    low, high = min(known, key=known.__getitem__), max(known, key=known.__getitem__)
+    return [
+        f"The band was calibrated in the default settings only. Elsewhere it holds {100 * known[low]:.0f} % ({low}) to "
+        f"{100 * known[high]:.0f} % ({high}) of the runs' points: calibrate it anew, or read it as a rough one there.",
+        "",
+    ]
 
 
 def _setting_table(rows: Sequence[Json]) -> tuple[list[str], list[list[str]]]:

@@ -193,9 +193,11 @@ IMPACT: tuple[Statement, ...] = (
         tests=(
             "tests/floor1/test_ray.py::test_one_parameter_is_forecast_exactly",
             "tests/floor1/test_ray.py::test_clipping_is_followed",
+            "tests/test_experiments_forecast.py::test_the_ledger_and_readme_say_what_was_measured",
         ),
         note="Exact for one parameter, where no direction can turn. Otherwise the gradient turns: it is measured again "
-        "on the way. The study on ladders that chose nothing is not run yet (docs/forecast.md).",
+        "on the way. On eight ladders that chose nothing: R² of the gain 0.992 [0.989, 0.994] with AdamW and 0.979 "
+        "[0.970, 0.986] with SGD; it fails where success is rare under SGD (docs/forecast.md).",
     ),
     Statement(
         id="S27",
