@@ -201,6 +201,17 @@ def test_the_figure(tmp_path: Path) -> None:
         run("--figures", tmp_path)
 
 
+def test_the_readers_own_estimators(capsys: pytest.CaptureFixture[str]) -> None:
+    """The page's code runs as it stands: a residual, and the complaint about a false claim."""
+    text = (ROOT / "docs" / "estimators.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    exec(compile(block, "estimators.md", "exec"), {})
+    first, second = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"residual 0\.[0-9]{4}", first)
+    assert float(first.split()[1]) > 0.01
+    assert second.startswith("discounted claims E D = 1 ∇J")
+
+
 def test_text_of_small_numbers() -> None:
     assert [estimator_table.small(x) for x in (None, 0.0, 1e-13, 2e-5, 0.25)] == ["–", "0", "0", "2.0e-05", "0.2500"]
     assert estimator_table.number(None) == "–"

@@ -29,6 +29,28 @@ INTRODUCTION = (
     "All of it is on-policy, one update, nothing clipped; for importance ratios and KL terms see the K entries of the "
     "[ledger](ledger.md), for response-level rewards the R entries.",
 )
+CODE = """import numpy as np
+
+from vgrad_lab.advantage import group_mean
+from vgrad_lab.discrete.estimator_moments import check_estimator, row
+from vgrad_lab.discrete.estimator_types import Estimator, reference_problem
+
+problem = reference_problem()
+mine = Estimator(
+    "mine", "clip(R_i − R̄) g_i", "a reader", "biased",
+    group=lambda reward, options: group_mean(reward).clip(-1, 1),  # (groups, G) -> (groups, G)
+)
+print(f"residual {row(mine, problem, group=4).residual:.4f}")
+
+per_token = Estimator(
+    "discounted", "Σ_t γ^t R g_t", "a reader", "unbiased",  # a claim, which is checked
+    token=lambda p, options: p.reward[:, None] * 0.9 ** np.arange(p.tree.horizon) * p.tree.scored,  # (answers, tokens)
+)
+try:
+    check_estimator(per_token, problem, group=1)
+except AssertionError as error:
+    print(error)"""
+"""The example of a reader's own estimators."""
 READING = {
     "real rewards, G = 2": "Groups of two with the standard deviation know only which answer was better.",
     "real rewards, G = 4": "Leave-one-out and its kin are exact; the standard deviation, 1/|o| and the token mean bend "
@@ -48,6 +70,18 @@ DEFAULTS = (
     ('verl, adv_estimator "grpo"', "token-mean, std on, ε = 1e-6, sample std", "verl_default"),
     ("TRL PPO (experimental)", "λ = 0.95, always whitened, token mean", "ppo_coded"),
     ("the Dr. GRPO authors' code, drgrpo", "group mean over a constant length", "dr_grpo"),
+)
+OWN = (
+    "## Your own estimator",
+    "",
+    "A rule for the rewards of a group, or numbers per token, is enough. `row` gives its line of the table; "
+    "`check_estimator` raises where an estimator that calls itself unbiased is not. Hypothesis draws trees for you: "
+    "`vgrad_lab.discrete.strategies`.",
+    "",
+    "```python",
+    *CODE.splitlines(),
+    "```",
+    "",
 )
 LIMITS = (
     "- The trees are tiny and the policies free tables of logits. That a direction is biased is shown by one case; how "
@@ -72,7 +106,7 @@ def page(result: Json) -> str:
         title = part["title"]
         parts += [f"## {title[0].upper()}{title[1:]}", "", _about(part), "", READING[title], "", *_rows(part), ""]
     parts += [*_formulas(result), *_fading(result), *_weights(result), *_variance(result), *_critic(result)]
-    return "\n".join([*parts, *_defaults(result), "## What this is not", "", *LIMITS, ""])
+    return "\n".join([*parts, *_defaults(result), *OWN, "## What this is not", "", *LIMITS, ""])
 
 
 def _about(part: Json) -> str:
