@@ -22,7 +22,7 @@ PROVED = {
     "G02": ("bound", "converse", "tabular"),
     "G03": ("softmax", "tabular", "separable"),
     "G04": ("sharp",),
-    "G05": ("tokens", "length", "azuma", "linear"),
+    "G05": ("tokens", "random", "length", "azuma", "linear"),
     "G06": ("scale", "groups", "length"),
     "K01": (),
     "K02": ("table", "ratio"),

@@ -120,6 +120,12 @@ def test_a_run_that_leaves_floating_point_says_so() -> None:
             "success must lie strictly",
         ),
         (lambda: token_step.token_step(1.0, 0.0, length=3, bounds=step_size.Bounds(1.0, 1.0)), "above 0, got 0.0"),
+        (
+            lambda: token_step.random_length_step(
+                1.0, 0.5, mean=3.0, conditional=2.0, bounds=step_size.Bounds(1.0, 1.0)
+            ),
+            "1 ≤ mean ≤ conditional < ∞, got 3.0 and 2.0",
+        ),
         (lambda: token_step.failing_variance_bound(1.5, length=3, score=1.0), "above 0, got 1.5"),
         (lambda: token_step.step_threshold(0.5, length=0, bounds=step_size.Bounds(1.0, 1.0)), "at least 1 token"),
         (

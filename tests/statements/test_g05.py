@@ -11,7 +11,13 @@ from vgrad_lab.discrete.ascent import gap_at
 from vgrad_lab.discrete.bandit import iid_tokens
 from vgrad_lab.discrete.step_size import Bounds
 from vgrad_lab.discrete.thresholds import measured_threshold, token_threshold
-from vgrad_lab.discrete.token_step import failing_variance_bound, token_bounds, token_step, tree_bandit
+from vgrad_lab.discrete.token_step import (
+    failing_variance_bound,
+    random_length_step,
+    token_bounds,
+    token_step,
+    tree_bandit,
+)
 from vgrad_lab.experiments import verify_token_steps as checks
 from vgrad_lab.experiments.verify_gradient_gap import draw_direction
 from vgrad_lab.tolerances import PLANTED_FAULT
@@ -54,6 +60,30 @@ def test_bounds_that_are_too_small_break_it(length: int) -> None:
 def test_answers_longer_than_told_break_it(length: int) -> None:
     assert shortfall(length, 0, 0.001) <= 0
     assert shortfall(length, 0, 0.001, told=length // 64) > 1
+
+
+@settings(max_examples=15)
+@given(SEEDS)
+def test_mean_lengths_are_enough(seed: int) -> None:
+    assert checks.random_length_shortfall(np.random.default_rng(seed)) <= 0
+
+
+def test_mean_lengths_that_are_too_short_break_it() -> None:
+    bandit, at = iid_tokens(64, 0), np.array([0.001])
+    gap = gap_at(bandit, at)
+    slope, w = abs(float(gap.gap[0])), np.sign(gap.gap)
+    for told, holds in ((64.0, True), (1.0, False)):
+        step = random_length_step(slope, gap.failure, mean=told, conditional=told, bounds=TOKEN)
+        assert (checks.token_shortfall(bandit, at, w, step) <= 0) is holds
+
+
+def test_steps_by_mean_lengths_are_longer() -> None:
+    """Equal lengths give the same step; a mean below the longest gives a longer one."""
+    full = token_step(2.0, 0.3, length=20, bounds=TOKEN)
+    assert random_length_step(2.0, 0.3, mean=20.0, conditional=20.0, bounds=TOKEN) == full
+    shorter = random_length_step(2.0, 0.3, mean=5.0, conditional=10.0, bounds=TOKEN)
+    assert shorter == pytest.approx(min(0.3 * 2 / (2 * (10 + 5 * 4)), math.sqrt(0.3) / (2 * math.sqrt(5) * 2)))
+    assert shorter > 3 * full
 
 
 @settings(max_examples=15)
@@ -134,5 +164,5 @@ def test_a_threshold_in_proportion_to_the_failure_rate_is_refuted() -> None:
 
 
 def test_evidence() -> None:
-    for check in (checks.g05_tokens, checks.g05_length, checks.g05_azuma):
+    for check in (checks.g05_tokens, checks.g05_random, checks.g05_length, checks.g05_azuma):
         assert check(seed=1, examples=5).passed

@@ -16,6 +16,9 @@ from vgrad_lab.discrete.step_size import Bounds, diameter
 from vgrad_lab.discrete.token_tree import TokenTree, linear_logits, log_policy, pull_back, response_score, token_logprob
 from vgrad_lab.discrete.update_scale import Algorithm, update_scale
 
+ROUNDING = 1e-9
+"""Relative slack for mean lengths that were computed as sums of probabilities."""
+
 
 def tree_bandit(tree: TokenTree, feature: Float[ndarray, "N V P"], correct: ndarray) -> Bandit:
     """All answers of a token tree as responses, logits of the tokens linear in shared parameters.
@@ -59,9 +62,25 @@ def token_step(aligned: float, failure: float, *, length: int, bounds: Bounds) -
     token. Raises ValueError out of range. Ledger: G05.tokens.
     """
     _check(failure, length)
+    return random_length_step(aligned, failure, mean=float(length), conditional=float(length), bounds=bounds)
+
+
+def random_length_step(aligned: float, failure: float, *, mean: float, conditional: float, bounds: Bounds) -> float:
+    """``token_step`` for answers of random length, through mean lengths.
+
+    min{(1−J)Δμ / (2(L_p N± + G_p² N)), √(1−J) / (2√N G_p)}; 0 where Δμ ≤ 0. Derived here.
+
+    aligned, failure, bounds: as ``token_step``. mean: N ≥ E|o|. conditional: N± ≥ max(E⁺|o|, E⁻|o|); all on the segment
+    of the step; E⁻|o| ≤ E|o|/(1−J) and E⁺|o| ≤ E|o|/J if nothing else is known. Raises ValueError out of range.
+    Ledger: G05.random.
+    """
+    _check(failure, 1)
+    if not (1 - ROUNDING <= mean <= conditional * (1 + ROUNDING) < math.inf):
+        raise ValueError(f"mean lengths must satisfy 1 ≤ mean ≤ conditional < ∞, got {mean} and {conditional}")
     if aligned <= 0:
         return 0.0
-    curved, spread = 2 * length * (bounds.curvature + bounds.score**2), 2 * math.sqrt(length) * bounds.score
+    curved = 2 * (conditional * bounds.curvature + mean * bounds.score**2)
+    spread = 2 * math.sqrt(mean) * bounds.score
     first = failure * aligned / curved if curved > 0 else math.inf
     return min(first, math.sqrt(failure) / spread if spread > 0 else math.inf)
 

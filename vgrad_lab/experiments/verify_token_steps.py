@@ -23,7 +23,13 @@ from vgrad_lab.discrete.thresholds import (
     stagnation_level,
     token_threshold,
 )
-from vgrad_lab.discrete.token_step import failing_variance_bound, token_bounds, token_step, tree_bandit
+from vgrad_lab.discrete.token_step import (
+    failing_variance_bound,
+    random_length_step,
+    token_bounds,
+    token_step,
+    tree_bandit,
+)
 from vgrad_lab.discrete.token_tree import (
     TokenTree,
     answer_probability,
@@ -66,6 +72,41 @@ def g05_tokens(*, seed: int = 0, examples: int = 20) -> Evidence:
         if step > 1e-8:
             worst = max(worst, token_shortfall(bandit, theta, w, step))
     return Evidence(float(worst), 0.0, f"largest 1 − gain/(ηΔμ/2), {examples} trees")
+
+
+def mean_lengths(
+    tree: TokenTree, bandit: Bandit, theta: Float[ndarray, " P"], move: Float[ndarray, " P"]
+) -> tuple[float, float]:
+    """Largest E|o| and largest E±|o| at 17 points of a segment."""
+    mean, conditional = 0.0, 0.0
+    for share in np.linspace(0, 1, 17):
+        logs = logprob(bandit, theta + share * move)
+        mean = max(mean, float(np.exp(logs) @ tree.length))
+        for which in (bandit.correct, ~bandit.correct):
+            conditional = max(conditional, float(np.exp(log_conditional(logs[which])) @ tree.length[which]))
+    return mean, conditional
+
+
+def random_length_shortfall(rng: np.random.Generator) -> float:
+    """``token_shortfall`` of a random tree's step through mean lengths; −∞ where there is next to no step."""
+    tree, feature, correct, theta = draw_tree(rng)
+    bandit = tree_bandit(tree, feature, correct)
+    gap, bounds = gap_at(bandit, theta), token_bounds(feature)
+    w = draw_direction(rng, gap.gap, noise=0.5)
+    aligned = float(gap.gap @ w)
+    reach = random_length_step(aligned, gap.failure, mean=1.0, conditional=1.0, bounds=bounds)
+    if not 1e-8 < reach < math.inf:
+        return -math.inf
+    mean, conditional = mean_lengths(tree, bandit, theta, reach * w)
+    step = random_length_step(aligned, gap.failure, mean=mean, conditional=conditional, bounds=bounds)
+    return token_shortfall(bandit, theta, w, step)
+
+
+def g05_random(*, seed: int = 0, examples: int = 20) -> Evidence:
+    """On random trees a step set by mean lengths instead of the longest gains at least ηΔμ/2."""
+    rng = np.random.default_rng(seed)
+    worst = max(random_length_shortfall(rng) for _ in range(examples))
+    return Evidence(float(worst), 0.0, f"largest 1 − gain/(ηΔμ/2), {examples} trees, lengths over the segment")
 
 
 def g05_length(*, seed: int = 0, examples: int = 20) -> Evidence:

@@ -38,6 +38,26 @@ ALGORITHMS: tuple[Statement, ...] = (
         "variance over wrong answers lowers the curvature. `step_safety` turns it into learning rates.",
     ),
     Statement(
+        id="G05.random",
+        where="derived here",
+        claim="For answers of random length T G_p² may be replaced by N G_p² and T L_p by N± L_p in G05.tokens, N ≥ "
+        "E[length] and N± ≥ its means over correct and over wrong answers.",
+        status=Status.HOLDS_UNDER,
+        assumptions=(
+            "G_p and L_p bound every token's score and its derivative on the segment",
+            "N and N± bound the mean lengths on the segment",
+        ),
+        uses=("G05.tokens", "G05.length"),
+        tests=(
+            _T5 + "mean_lengths_are_enough",
+            _T5 + "bounds_that_are_too_small_break_it",
+            _T5 + "mean_lengths_that_are_too_short_break_it",
+            _T5 + "steps_by_mean_lengths_are_longer",
+        ),
+        evidence=(_CHECK + "g05_random",),
+        note="Without more knowledge the mean over wrong answers is at most E[length]/(1 − J).",
+    ),
+    Statement(
         id="G05.length",
         where="derived here",
         claim="E⟨u, s⟩² = Σ_t E⟨u, s_t⟩² ≤ G_p² E[length] for unit u: the mean length counts, not its square.",
