@@ -85,6 +85,20 @@ def test_value_gradient_under_patching(node: int, fault: float) -> None:
     assert bool(rates[-1] > 2 - TAYLOR_RATE) is (fault == 0)
 
 
+def test_a_replaced_state_no_longer_reads_the_one_before() -> None:
+    """V of the prompt as its state moves, with the state after token 1 put in by hand: credit does not pass there."""
+    reward, put = TASK.reward(), (2, DIRECTION)
+    rest = {name: part for name, part in PARTS.items() if name != "start"}
+    rates = taylor_rates(
+        lambda h: np.array(value_from(TREE, recurrent_states(TREE, **rest, start=h, patch=put).logits, reward, node=0)),
+        lambda h: state_value_gradient(TREE, recurrent_states(TREE, **rest, start=h, patch=put), reward)[0],
+        PARTS["start"],
+        DIRECTION,
+        step=1e-3,
+    )
+    assert np.all(rates > 2 - TAYLOR_RATE)
+
+
 @pytest.mark.parametrize("node", [0, 2, 5])
 def test_value_gradient_of_logits_and_free_states(node: int) -> None:
     reward, readout = TASK.reward(), PARTS["readout"]

@@ -276,7 +276,7 @@ def test_refusals() -> None:
     with pytest.raises(ValueError, match=whole("most_steps is 0; estimate the value of at least 1 step")):
         vine_advantage(*case, steps_after(tree, 2), most_steps=0)
     for reading in READINGS.values():
-        with pytest.raises(ValueError, match="give one per node"):
+        with pytest.raises(ValueError, match=whole("value has shape (15, 3); give one per node, (15, 4)")):
             unchecked(reading)(tree, np.zeros((15, 3)), anchors)
         with pytest.raises(ValueError, match="value holds NaN or infinite values"):
             reading(tree, np.full((15, 4), np.inf), anchors)
