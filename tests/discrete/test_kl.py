@@ -244,6 +244,15 @@ def test_variance_by_the_answers_one_by_one() -> None:
             np.testing.assert_allclose(kl_term_gradient(TREE, pi, ref, **settings), mean, rtol=0, atol=ALGEBRA)
     far = np.where(np.random.default_rng(0).random(pi.shape) < 0.5, -1e4, 0.0)
     assert np.isfinite(kl_term_variance(TREE, far, pi, term="k2"))
+    assert kl_term_variance(TREE, far, pi, term="k3") == np.inf
+
+
+def test_variance_of_k3_in_the_loss_has_no_bound() -> None:
+    """Two tokens, ref even, π = (1 − ε, ε): the rare one gives ref²/π = 1/(4ε) in each of the two logits."""
+    tree = token_tree(2, 1, end=None)
+    for rare in (1e-2, 1e-4, 1e-8):
+        found = kl_term_variance(tree, np.log([[1 - rare, rare]]), np.zeros((1, 2)), term="k3")
+        assert found * rare == pytest.approx(2 * 0.5**2, rel=0.2 if rare > 1e-3 else 1e-2)
 
 
 def test_bad_input() -> None:

@@ -3,6 +3,7 @@
 x = log π(o_t|o_<t) − log ref(o_t|o_<t); k1 = x, k2 = x²/2, k3 = e^{−x} − 1 + x. A tree of one token is one prefix.
 """
 
+import math
 from typing import Literal, get_args
 
 import numpy as np
@@ -137,14 +138,17 @@ def kl_term_variance(
 ) -> float:
     """Trace of the covariance of that gradient for one answer, exact; of G answers it is 1/G of it.
 
-    Σ_o β(o) ‖∇‖² − ‖E∇‖². Raises ValueError as ``kl_term_gradient``. Ledger: K02, K03.
+    Σ_o β(o) ‖∇‖² − ‖E∇‖²; infinite where an answer too unlikely for a float counts. Of k3 in the loss it grows like
+    Σ ref²/π where π leaves what the reference does. Raises ValueError as ``kl_term_gradient``. Ledger: K02, K03.
     """
     _check(term, place)
     weight = _weight(tree, logits, reference, term, place, behaviour)
     probability = answer_probability(tree, logits if behaviour is None else behaviour)
     rows = weighted_response_score(tree, logits, np.where(tree.scored, weight, 0.0))
-    share = np.where(probability > 0, probability, np.inf)
-    return max(float(((rows**2).sum(1) / share).sum() - (rows.sum(0) ** 2).sum()), 0.0)
+    square, drawn = (rows**2).sum(1), probability > 0
+    if np.any(square[~drawn] > 0):
+        return math.inf
+    return max(float((square[drawn] / probability[drawn]).sum() - (rows.sum(0) ** 2).sum()), 0.0)
 
 
 def _weight(
