@@ -174,6 +174,16 @@ def test_at_ratio_one(grpo: Any, loss: str, shape: str) -> None:
     )
 
 
+def test_dapo_counts_the_tokens_of_one_update(grpo: Any) -> None:
+    """Four micro-batches a generation, two an update: of the generation's 3 Σ|o| tokens half are counted."""
+    case = Case(grpo, TREES["variable"], seed=7)
+    grpo.loss_type, grpo.current_gradient_accumulation_steps, grpo.args.steps_per_generation = "dapo", 2, 4
+    tokens = 3 * int(case.tree.length.sum())
+    advantage = case.advantage * case.size / (tokens / 2)
+    exact = off_policy_gradient(case.tree, case.logits, case.uniform, advantage, ratio="none")
+    agree(case.trl(num_items_in_batch=torch.tensor(tokens)), case.pulled_back(exact))
+
+
 @pytest.mark.parametrize("level", ["token", "sequence"])
 @pytest.mark.parametrize("loss", ["grpo", "dr_grpo", "dapo", "bnpo"])
 def test_off_policy_and_clipped(grpo: Any, loss: str, level: str) -> None:
