@@ -97,12 +97,12 @@ def plan_record(plan: Plan) -> dict[str, Any]:
     return {**asdict(plan), "bytes": plan.weight_bytes + plan.other_bytes}
 
 
-def gigabytes(count: float) -> str:
+def gigabytes(count: int) -> str:
     """Bytes in GB of 10⁹ with one decimal, in MB or kB when small."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= scale:
             return f"{count / scale:.1f} {unit}"
-    return f"{count:.0f} B"
+    return f"{count} B"
 
 
 def duration(seconds: float) -> str:
