@@ -285,9 +285,14 @@ def test_page_names_every_figure_number_and_choice() -> None:
     forecast = {"predictors": {"adamw": [
         {"predictor": "forecast", "kind": "forecast", "spearman": interval(0.99), "r_squared": interval(0.98),
          "regret": interval(0.0)},
+        {"predictor": "P_gap per sample × between", "kind": "paper", "spearman": interval(-0.7, -0.8, -0.6),
+         "r_squared": interval(None), "regret": interval(0.3)},
         {"predictor": "R_before", "kind": "trivial", "spearman": interval(0.1), "r_squared": interval(None),
          "regret": interval(0.1)}]}}  # fmt: skip
     assert "| adamw | forecast | +0.99 | 0.980 | 0.000 |" in page(result, forecast)
+    held_out = next(x for x in page(result, forecast).splitlines() if "on 4 other ladders" in x)
+    assert held_out.endswith("| adamw −0.70 [−0.80, −0.60] | adamw: not reproduced: reversed |")
+    assert "other ladders" not in text
     assert "not committed yet" in text
 
 

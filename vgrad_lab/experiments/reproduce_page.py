@@ -10,7 +10,7 @@ from vgrad_lab.checkpoints.reading_options import CHOICES
 from vgrad_lab.checkpoints.report.plates import percent
 from vgrad_lab.checkpoints.report.style import signed
 from vgrad_lab.experiments.forecast_page import estimate, table
-from vgrad_lab.experiments.reproduce_rows import LITERAL, figure_rows, row_of
+from vgrad_lab.experiments.reproduce_rows import LITERAL, READINGS, figure_rows, row_of
 from vgrad_lab.experiments.reproduce_words import FOUNDATIONS, INTRODUCTION, LIMITS, READ
 from vgrad_lab.ledger import LEDGER
 
@@ -31,7 +31,7 @@ def page(readings: Json | None, forecast: Json | None = None) -> str:
         f"{v.get('torch')}, transformers {v.get('transformers')}. [Numbers](results/readings.json), "
         "[records](results/readings.records.jsonl).",
         "", READ, "",
-        *_figures(readings, names),
+        *_figures(readings, names, forecast),
         *_choices(readings, names),
         *_named(readings, names),
         *_all(readings, names),
@@ -41,8 +41,8 @@ def page(readings: Json | None, forecast: Json | None = None) -> str:
     return "\n".join([*parts, "## What this is not", "", *LIMITS, ""])
 
 
-def _figures(readings: Json, names: Sequence[str]) -> list[str]:
-    rows = figure_rows(readings, names)
+def _figures(readings: Json, names: Sequence[str], forecast: Json | None) -> list[str]:
+    rows = figure_rows(readings, names, forecast)
     head = ("in the paper", "command", "here", "verdict")
     return ["## Every figure and number", "", *table(head, rows), ""]
 
@@ -168,6 +168,7 @@ def _better(forecast: Json | None) -> list[str]:
                 "P_gap per sample × between",
             ):
                 fit = estimate(r["r_squared"]) if r["kind"] == "forecast" else "–"
-                rows.append([name, r["predictor"], estimate(r["spearman"], sign=True), fit, estimate(r["regret"])])
+                title = f"P_gap, {READINGS[r['predictor']]}" if r["predictor"] in READINGS else r["predictor"]
+                rows.append([name, title, estimate(r["spearman"], sign=True), fit, estimate(r["regret"])])
     head = ("optimiser", "predictor", "Spearman with the gain", "R²", "regret")
     return [*lines, "On ladders that chose nothing ([the forecast's study](forecast.md)):", "", *table(head, rows), ""]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vgrad_lab.checkpoints.report.predictors import P_GAP, P_GAP_LITERAL
 from vgrad_lab.checkpoints.report.style import amount
 from vgrad_lab.experiments.forecast_page import estimate
 from vgrad_lab.experiments.reproduce_words import PROTOCOL, STUDY, compared, judged
@@ -10,13 +11,19 @@ from vgrad_lab.experiments.reproduce_words import PROTOCOL, STUDY, compared, jud
 Json = dict[str, Any]
 PLAIN, LITERAL = "eqs. 26-29", "gap per_sample, headroom prompts"
 PAPER_GAIN, PAPER_COMBINED = 0.60, 0.73
+READINGS = {P_GAP: "eqs. 26–29", P_GAP_LITERAL: "§6 as written"}
+"""The readings that the forecast's study holds."""
 
 
-def figure_rows(readings: Json, names: Sequence[str]) -> list[list[str]]:
-    """(in the paper, command, here, verdict) of everything that §6 shows or says; names are the optimisers."""
+def figure_rows(readings: Json, names: Sequence[str], forecast: Json | None = None) -> list[list[str]]:
+    """(in the paper, command, here, verdict) of everything that §6 shows or says; names are the optimisers.
+
+    forecast: the summary of the forecast's study, which scores P_gap on ladders of its own.
+    """
     return [
         *_protocol(readings),
         *_gain_rows(readings, names),
+        *_held_out_rows(forecast),
         *_component_rows(readings, names),
         *_after_rows(readings, names),
         _bound_row(readings),
@@ -69,6 +76,27 @@ def _gain_rows(readings: Json, names: Sequence[str]) -> list[list[str]]:
         + "; ".join(f"{o} {top[o]}" for o in names) + ")",
         "; ".join(f"{o}: {_lost(lost[o])}" for o in names),
     ])  # fmt: skip
+    return rows
+
+
+def _held_out_rows(forecast: Json | None) -> list[list[str]]:
+    """The first number again, on the held-out ladders of the forecast's study, for the readings that it has."""
+    if forecast is None:
+        return []
+    rows = []
+    for name, what in READINGS.items():
+        found = {
+            optimizer: r["spearman"]
+            for optimizer, rivals in forecast["predictors"].items()
+            for r in rivals
+            if r["predictor"] == name
+        }
+        if found:
+            count = max(e["ladders"] for e in found.values())
+            rows.append([
+                f"the same number, on {count} other ladders; read as {what}", "[the forecast's study](forecast.md)",
+                _each(sorted(found), found), "; ".join(f"{o}: {judged(found[o], PAPER_GAIN)}" for o in sorted(found)),
+            ])  # fmt: skip
     return rows
 
 
