@@ -21,7 +21,8 @@ from vgrad_lab.ledger import LEDGER, Evidence, Statement, Status
 COMMANDS = tuple(
     name.split()
     for name in (
-        "reproduce", "verify", "estimators", "ladder pretrain", "measure", "rl", "report", "credit", "doctor", "forecast"
+        "reproduce", "verify", "estimators", "ladder pretrain", "measure", "rl", "report", "credit", "doctor",
+        "forecast",
     )
 )  # fmt: skip
 
