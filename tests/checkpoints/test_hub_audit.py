@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -167,6 +168,7 @@ def test_a_single_file_of_main_beside_own_shards(hub: Hub) -> None:
         (changed(config_json=None), "architecture", "no config.json"),
         (changed(config_json=blob("[1]")), "unreadable", "no JSON object"),
         (changed(config_json=blob("{")), "unreadable", "no JSON object"),
+        (changed(config_json=blob("[" * 100_000)), "unreadable", "no JSON object"),
         (changed(**{name.replace(".", "_"): None for name in copies.SHARDS}), "missing shard", "lacks model-00001"),
         (changed(model_safetensors_index_json=None), "missing shard", "lacks model.safetensors.index.json"),
         (changed(model_safetensors_index_json=blob("{}")), "missing shard", "lacks model.safetensors.index.json"),
@@ -197,6 +199,12 @@ def test_rope_in_every_spelling() -> None:
 def test_an_old_and_a_new_spelling_of_one_base_agree(hub: Hub) -> None:
     new = {"rope_theta": None, "rope_parameters": {"rope_theta": 500_000.0, "rope_type": "default"}}
     assert look(hub, config(**new)).findings == ()
+
+
+def test_a_configuration_with_a_text_part(hub: Hub) -> None:
+    inner = {k: v for k, v in copies.OLMO2_1B.items() if k != "architectures"}
+    nested = changed(config_json=blob(json.dumps({"architectures": ["Olmo2ForCausalLM"], "text_config": inner})))
+    assert look(hub, nested).findings == ()
 
 
 def test_an_unknown_architecture_must_only_agree(hub: Hub) -> None:
@@ -277,6 +285,32 @@ def test_no_repository_no_hub_no_answer(hub: Hub) -> None:
     assert waits == [1.0, 2.0]
     with pytest.raises(UserError, match="attempts is 0"):
         hub_client.ask(_fail, about="x", attempts=0)
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait"),
+    [
+        ({"Retry-After": "7"}, 7.0),
+        ({"RateLimit": '"api"; r=0; t=55'}, 55.0),
+        ({"RateLimit": '"api";r=20;t=55'}, 0.01),
+        ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.01),
+        ({"Retry-After": "999999"}, 330.0),
+        ({}, 0.01),
+    ],
+)
+def test_a_hub_that_asks_to_wait_is_obeyed(headers: dict[str, str], wait: float) -> None:
+    class LimitedError(Exception):
+        response = SimpleNamespace(status_code=429, headers=headers)
+
+    answers, waits = iter([LimitedError(), None]), list[float]()
+
+    def question() -> str:
+        if error := next(answers):
+            raise error
+        return "an answer"
+
+    assert hub_client.ask(question, about="x", wait=0.01, sleep=waits.append) == "an answer"
+    assert waits == [wait]
 
 
 def _fail() -> None:

@@ -43,7 +43,13 @@ class Audit:
         return tuple(one for one in self.inventories if one.rung not in out)
 
 
-def audit(ladder: Ladder, *, allow: Iterable[str] = (), inventories: tuple[Inventory, ...] | None = None) -> Audit:
+def audit(
+    ladder: Ladder,
+    *,
+    allow: Iterable[str] = (),
+    inventories: tuple[Inventory, ...] | None = None,
+    progress: bool = False,
+) -> Audit:
     """Compare the rungs of a ladder with each other, with main and with what is expected.
 
     Equal weights are seen by their hashes: whole rungs, and single files that two rungs (or a rung and main) share.
@@ -52,12 +58,13 @@ def audit(ladder: Ladder, *, allow: Iterable[str] = (), inventories: tuple[Inven
         ladder: the rungs.
         allow: kinds of findings to let pass, beside those of the specification; they stay in the record.
         inventories: what the rungs and main (last, named `main`) hold; asked for by default.
+        progress: show a bar on a terminal.
 
     Raises:
         UserError: a kind that cannot be allowed.
     """
     allowed = check_kinds((*ladder.spec.allow, *allow))
-    taken = take_inventory(ladder) if inventories is None else inventories
+    taken = take_inventory(ladder, progress=progress) if inventories is None else inventories
     rungs = taken[: len(ladder.rungs)]
     main = next((one for one in taken[len(ladder.rungs) :] if one.rung == MAIN), None)
     weights = {one.rung: choose_weights(one) for one in rungs}

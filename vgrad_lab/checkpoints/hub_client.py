@@ -1,5 +1,6 @@
 """Questions to a model hub: asked again when the answer may come later, and one line when it does not come."""
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -11,6 +12,8 @@ TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 """Statuses after which asking again may help."""
 FIRST_WAIT = 0.5
 """Seconds before a second attempt; each later one waits twice as long."""
+LONGEST_WAIT = 330
+"""Seconds that a hub may make us wait: its limits count requests in windows of five minutes."""
 
 
 def client(endpoint: str | None = None) -> Any:
@@ -41,6 +44,8 @@ def ask(
 ) -> T:
     """The answer to a question to the hub; transient failures are asked again with waits that double.
 
+    A hub that limits the rate of requests says how long to wait, and that long we wait.
+
     Args:
         question: the request.
         about: what it is about, for the message, such as `allenai/OLMo-2-0425-1B`.
@@ -56,10 +61,19 @@ def ask(
             return question()
         except Exception as error:
             if transient(error) and attempt + 1 < attempts:
-                sleep((FIRST_WAIT if wait is None else wait) * 2**attempt)
+                sleep(max((FIRST_WAIT if wait is None else wait) * 2**attempt, asked_wait(error)))
                 continue
             raise UserError(f"{about}: {reason(error, attempts=attempt + 1)}") from error
     raise UserError(f"attempts is {attempts}; give a positive number")
+
+
+def asked_wait(error: BaseException) -> float:
+    """Seconds that the hub asks to wait, from `Retry-After` or `RateLimit` (`"api";r=0;t=55`); 0 if it asks nothing."""
+    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    after, limit = str(headers.get("Retry-After", "")), str(headers.get("RateLimit", ""))
+    match = re.search(r"\br=0;t=(\d+)", limit.replace(" ", ""))
+    seconds = int(after) if after.isdecimal() else int(match[1]) if match else 0
+    return float(min(seconds, LONGEST_WAIT))
 
 
 def reason(error: BaseException, *, attempts: int = 1) -> str:

@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tqdm.auto import tqdm
+
 from vgrad_lab.checkpoints.errors import UserError
 from vgrad_lab.checkpoints.hub_client import ask, client
 from vgrad_lab.checkpoints.resolve import Ladder, NamedRung
@@ -69,7 +71,7 @@ class Inventory:
         return next((one for one in self.files if one.path == path), None)
 
 
-def take_inventory(ladder: Ladder) -> tuple[Inventory, ...]:
+def take_inventory(ladder: Ladder, *, progress: bool = False) -> tuple[Inventory, ...]:
     """Inventories of the rungs in order, and of main last where there is a main. Reads no byte of weights on a hub.
 
     A text file with equal content in several rungs is read once. A rung whose metadata cannot be read has a problem
@@ -79,7 +81,12 @@ def take_inventory(ladder: Ladder) -> tuple[Inventory, ...]:
     if ladder.spec.folder is not None:
         return tuple(_from_disk(rung.name, ladder.spec.folder / rung.name) for rung in rungs)
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        listed = list(pool.map(partial(_listing, ladder), rungs))
+        bar = tqdm(total=len(rungs), desc="metadata", unit="rung", disable=None if progress else True)
+        listed = []
+        with bar:
+            for one in pool.map(partial(_listing, ladder), rungs):
+                listed.append(one)
+                bar.update()
         texts: dict[str, tuple[str, str]] = {}
         for rung, one in zip(rungs, listed, strict=True):
             texts |= {file.identity: (rung.commit, file.path) for file in _texts(one)}
@@ -133,7 +140,7 @@ def _with_texts(inventory: Inventory, texts: dict[str, str | UserError]) -> Inve
         if isinstance(text, str):
             try:
                 value = json.loads(text)
-            except ValueError:
+            except (ValueError, RecursionError):
                 value = None
             if isinstance(value, dict):
                 parsed[path] = value

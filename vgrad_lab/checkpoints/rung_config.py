@@ -21,6 +21,12 @@ SPELLINGS = {
 """Names of one quantity in the configurations of different families."""
 
 
+def text_part(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with its `text_config`, where it has one, brought to the top."""
+    inner = config.get("text_config")
+    return {**inner, **config} if isinstance(inner, dict) else config
+
+
 def architecture_name(config: dict[str, Any]) -> str | None:
     """Class of the model."""
     names = config.get("architectures")
@@ -71,7 +77,7 @@ def architecture_findings(spec: LadderSpec, rungs: tuple[Inventory, ...]) -> Ite
     configs: dict[str, dict[str, Any]] = {}
     for one in rungs:
         if one.config is not None:
-            configs[one.rung] = one.config
+            configs[one.rung] = text_part(one.config)
         elif one.problem is None:
             yield Finding("architecture", (one.rung,), f"{one.rung} has no config.json")
     expected = spec.architecture

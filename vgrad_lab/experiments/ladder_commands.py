@@ -69,7 +69,7 @@ def audit_(
 
     Examples: `vgrad ladder audit olmo2-1b-paper` · `vgrad ladder audit pythia-1b --to 1000 --allow duplicate`
     """
-    result = audit(_ladder(name, rung, start, stop, every), allow=allow or ())
+    result = audit(_ladder(name, rung, start, stop, every), allow=allow or (), progress=not json_)
     record = audit_record(result)
     _write(out, record)
     typer.echo(as_json(record) if json_ else describe_audit(result))
@@ -94,7 +94,7 @@ def plan_(
 
     Examples: `vgrad ladder plan olmo2-1b-paper` · `vgrad ladder plan olmo2-1b --every 100000 --rate 50 --compute 900`
     """
-    result = audit(_ladder(name, rung, start, stop, every), allow=allow or ())
+    result = audit(_ladder(name, rung, start, stop, every), allow=allow or (), progress=not json_)
     require(result)
     plan = make_plan(result.usable, rate=rate * 1e6, compute=compute)
     record = {**plan_record(plan), "audit": audit_record(result)}

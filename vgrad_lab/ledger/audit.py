@@ -76,7 +76,8 @@ def summary_table(ledger: Mapping[str, Statement]) -> str:
     rows = ["| id | where | claim | verdict | instead |", "|---|---|---|---|---|"]
     for s in ledger.values():
         instead = ", ".join(f"[{c}]({anchor(c)})" for c in s.corrected_by) or "–"
-        rows.append(f"| [{s.id}]({anchor(s.id)}) | {s.where} | {s.claim} | `{s.status}` | {instead} |")
+        where, claim = (text.replace("|", "\\|") for text in (s.where, s.claim))
+        rows.append(f"| [{s.id}]({anchor(s.id)}) | {where} | {claim} | `{s.status}` | {instead} |")
     return "\n".join(rows)
 
 
