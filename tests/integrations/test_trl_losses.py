@@ -22,7 +22,7 @@ from vgrad_lab.advantage import from_group
 from vgrad_lab.discrete.float_groups import naive_advantage
 from vgrad_lab.discrete.kl import kl_term_gradient
 from vgrad_lab.discrete.off_policy import Clip, off_policy_gradient, truncated_gradient
-from vgrad_lab.discrete.token_tree import TokenTree, token_logprob, token_tree
+from vgrad_lab.discrete.token_tree import TokenTree, token_logprob, token_tree, weighted_score
 from vgrad_lab.tolerances import PLANTED_FAULT
 
 pytestmark = [
@@ -31,14 +31,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning"),
 ]
 SINGLE = PLANTED_FAULT / 1000
-"""Relative; the model runs in float32."""
+"""Relative; TRL's log-probabilities are in float32 whatever the weights are."""
 PROMPT = (1, 2)
 LONGEST = 5
 TREES = {"variable": token_tree(3, 3), "fixed": token_tree(3, 2, end=None)}
 
 
 def tiny(seed: int) -> Any:
-    """A Llama over three tokens with two layers of width 16, float32."""
+    """A Llama over three tokens with two layers of width 16."""
     return tiny_models.causal("Llama", seed=seed, vocab_size=3, pad_token_id=None, eos_token_id=None, bos_token_id=None)
 
 
@@ -59,6 +59,10 @@ def trainer_of(kind: str, folder: Path, model: Any) -> Any:
     )  # fmt: skip
     made.current_gradient_accumulation_steps = 1
     return made
+
+
+PRECISIONS = pytest.mark.parametrize("precision", [torch.float32, torch.float64], ids=["float32", "float64"])
+"""Of the weights."""
 
 
 @pytest.fixture(scope="module")
@@ -102,16 +106,16 @@ def all_equal(tree: TokenTree) -> ndarray:
 class Case:
     """A tree, a trainer's model as a policy on it, and a batch that holds every answer once."""
 
-    def __init__(self, trainer: Any, tree: TokenTree, seed: int) -> None:
-        self.trainer, self.tree, self.size = trainer, tree, tree.size
-        self.model = trainer.model
+    def __init__(self, trainer: Any, tree: TokenTree, seed: int, precision: torch.dtype = torch.float64) -> None:
+        self.trainer, self.tree, self.size, self.precision = trainer, tree, tree.size, precision
+        self.model = trainer.model.to(precision)
         self.twin = copy.deepcopy(tiny(1)).double()
         self.twin.load_state_dict({k: v.double() for k, v in self.model.state_dict().items()})
         self.logits = logits_of(self.twin, tree).detach().numpy()
         self.uniform = all_equal(tree)
         rng = np.random.default_rng(seed)
         self.reference = self.logits + 1.5 * rng.standard_normal(self.logits.shape)
-        self.advantage = rng.standard_normal(self.size)
+        self.advantage = rng.standard_normal(self.size).astype(np.float32).astype(float)
 
     def inputs(self, **changes: Any) -> dict[str, Any]:
         """What TRL's loss reads, with tokens after the end masked."""
@@ -121,14 +125,14 @@ class Case:
             "prompt_mask": torch.ones(size, len(PROMPT), dtype=torch.int),
             "completion_ids": tokens,
             "completion_mask": torch.tensor(self.tree.scored).int(),
-            "advantages": torch.tensor(self.advantage, dtype=torch.float32),
+            "advantages": torch.tensor(self.advantage, dtype=self.precision),
             "num_items_in_batch": torch.tensor(int(self.tree.length.sum())),
             **changes,
         }
 
     def single(self, logits: ndarray) -> torch.Tensor:
         """Log-probabilities of the answers' tokens under other logits, as TRL stores them."""
-        return torch.tensor(token_logprob(self.tree, logits), dtype=torch.float32)
+        return torch.tensor(token_logprob(self.tree, logits), dtype=self.precision)
 
     def trl(self, **changes: Any) -> ndarray:
         """Gradient of TRL's loss in the weights."""
@@ -142,11 +146,18 @@ class Case:
         cotangent = torch.tensor(-direction.reshape(self.logits.shape))
         return flat(torch.autograd.grad(logits, list(self.twin.parameters()), cotangent))
 
+    def spread(self, weight: ndarray) -> float:
+        """Mean norm of the answers' own gradients: rounding is relative to them where they cancel in the sum."""
+        share = np.abs(weight) / self.size
+        rows = [np.where(np.arange(self.size)[:, None] == b, 1.0, 0.0) * self.tree.scored for b in range(self.size)]
+        own = [np.linalg.norm(self.pulled_back(weighted_score(self.tree, self.logits, row))) for row in rows]
+        return float(share @ np.array(own))
 
-def agree(found: ndarray, expected: ndarray) -> None:
-    """Equal to 1e-6 relative, and a fault of 0.1 % would be seen."""
-    size = np.linalg.norm(expected)
-    assert size > 1e-3
+
+def agree(found: ndarray, expected: ndarray, size: float = 0.0) -> None:
+    """Equal to 1e-6 relative to the larger of ``size`` and the gradient's norm; a fault of 0.1 % would be seen."""
+    assert np.linalg.norm(expected) > 1e-3
+    size = max(size, float(np.linalg.norm(expected)))
     assert np.linalg.norm(found - expected) <= SINGLE * size
     assert np.linalg.norm(found - (1 + PLANTED_FAULT) * expected) > SINGLE * size
 
@@ -162,16 +173,16 @@ def weight_of(loss: str, tree: TokenTree) -> ndarray:
     }[loss]
 
 
+@PRECISIONS
 @pytest.mark.parametrize("shape", TREES)
 @pytest.mark.parametrize("loss", ["grpo", "dr_grpo", "dapo", "bnpo", "luspo"])
-def test_at_ratio_one(grpo: Any, loss: str, shape: str) -> None:
+def test_at_ratio_one(grpo: Any, loss: str, shape: str, precision: torch.dtype) -> None:
     """The score-function sums of the estimator table: Σ_i A_i w_i Σ_t g_t, w = 1/|o|, 1/L_max, 1/Σ|o|."""
-    case = Case(grpo, TREES[shape], seed=0)
+    case = Case(grpo, TREES[shape], seed=0, precision=precision)
     grpo.loss_type = loss
     advantage = case.advantage * weight_of(loss, case.tree)
-    agree(
-        case.trl(), case.pulled_back(off_policy_gradient(case.tree, case.logits, case.uniform, advantage, ratio="none"))
-    )
+    exact = off_policy_gradient(case.tree, case.logits, case.uniform, advantage, ratio="none")
+    agree(case.trl(), case.pulled_back(exact), case.spread(advantage) if precision is torch.float32 else 0.0)
 
 
 def test_dapo_counts_the_tokens_of_one_update(grpo: Any) -> None:
@@ -223,24 +234,26 @@ def test_kl_term(grpo: Any, corrected: bool, level: str, place: Any) -> None:
     found = case.trl(
         old_per_token_logps=case.single(case.uniform),
         ref_per_token_logps=case.single(case.reference),
-        advantages=torch.zeros(case.size),
+        advantages=torch.zeros(case.size, dtype=case.precision),
     )
     settings = {"term": "k3", "place": place, "behaviour": case.uniform}
     exact = kl_term_gradient(case.tree, case.logits, case.reference, **settings)
     agree(found, case.pulled_back(-0.7 * exact))
 
 
+@PRECISIONS
 @pytest.mark.parametrize("shape", TREES)
-def test_rloo(rloo: Any, shape: str) -> None:
+def test_rloo(rloo: Any, shape: str, precision: torch.dtype) -> None:
     """The whole answer's ratio, at ratio 1 and off-policy, clipped: its mean without a clip is ∇J itself."""
-    case = Case(rloo, TREES[shape], seed=4)
+    case = Case(rloo, TREES[shape], seed=4, precision=precision)
+    size = case.spread(case.advantage) if precision is torch.float32 else 0.0
     settings = {"ratio": "sequence", "clip": Clip(0.2, 0.2)}
-    on = torch.tensor(token_logprob(case.tree, case.logits).sum(1), dtype=torch.float32)
+    on = case.single(case.logits).sum(1)
     fixed = off_policy_gradient(case.tree, case.logits, case.uniform, case.advantage, ratio="none")
-    agree(case.trl(old_logps=on), case.pulled_back(fixed))
+    agree(case.trl(old_logps=on), case.pulled_back(fixed), size)
     old = case.single(case.uniform).sum(1)
     exact = off_policy_gradient(case.tree, case.logits, case.uniform, case.advantage, **settings)
-    agree(case.trl(old_logps=old), case.pulled_back(exact))
+    agree(case.trl(old_logps=old), case.pulled_back(exact), size)
 
 
 def computed_advantages(trainer: Any, reward: ndarray, monkeypatch: pytest.MonkeyPatch) -> ndarray:
