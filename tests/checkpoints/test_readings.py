@@ -176,6 +176,26 @@ def test_head_readings_are_those_of_one_step(seed: int, baseline: Any) -> None:
                 assert not faulty or baseline == "leave_one_out", "0.1 % must be seen (leave-one-out has no gap)"
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_per_sample_gap_near_a_certain_token(seed: int) -> None:
+    """Policies from flat to saturated, right or wrong, any metric: against a plain sum over tokens."""
+    rng = np.random.default_rng(seed)
+    head, hidden = rng.standard_normal((5, 3)) * 10.0 ** (seed / 4 - 0.5), rng.standard_normal((4, 3))
+    target, j = rng.integers(0, 5, 4), rng.standard_normal((4, 3, 3))
+    p = reading_gaps.policy(head, hidden, target)
+    right, wrong = rng.standard_normal((2, 4))
+    at, a = reading_gaps.geometry(p, j @ j.transpose(0, 2, 1)), reading_gaps.fixed_advantages(right, wrong)
+    for g in (p.success, np.ones(4)):
+        found = reading_gaps.sample_gap(p, g, at, a)
+        for q in range(4):
+            d = (head - p.mean_row[q]) @ j[q]
+            value = g[q] * d[target[q]]
+            scale = np.where(np.arange(5) == target[q], right[q], wrong[q])
+            exact = np.linalg.norm(value) * (p.probability[q] @ np.linalg.norm(scale[:, None] * d - value, axis=1))
+            assert found[q] == pytest.approx(exact, rel=1e-7, abs=1e-300)
+            assert found[q] * (1 + PLANTED_FAULT) != pytest.approx(exact, rel=1e-7, abs=1e-300) or not exact
+
+
 def test_special_cases_of_the_ledger() -> None:
     """O5: b = 0 gives Λ = 2(1 − p)Σ; a detached p gives Σ − Λ ≤ 0 and a zero mean, hence Λ = Σ (S27)."""
     head, hidden, target = random_policy(3)

@@ -62,9 +62,6 @@ def geometry(p: Policy, metric: Float[ndarray, "Q S S"] | None = None) -> Geomet
     d_a·d_b = W_a M W_b − W_a M W̄ − W_b M W̄ + W̄ M W̄ (ledger O5), without a (Q, V, S) array.
     """
     rows, head = np.arange(len(p.target)), p.head
-    centred = head[p.target] - p.mean_row
-    turned_centre = centred if metric is None else (metric @ centred[:, :, None])[:, :, 0]
-    length = np.sqrt(np.maximum((turned_centre * centred).sum(1), 0))  # without the cancellation of the sum below
     if metric is None:
         square, to_target = np.tile((head**2).sum(1), (len(rows), 1)), head[p.target] @ head.T
         to_mean, mean = p.mean_row @ head.T, (p.mean_row**2).sum(1)
@@ -78,8 +75,16 @@ def geometry(p: Policy, metric: Float[ndarray, "Q S S"] | None = None) -> Geomet
     at = to_mean[rows, p.target, None]
     distance = np.maximum(square - 2 * to_mean + mean[:, None], 0)
     inner = to_target - to_mean - at + mean[:, None]
-    distance[rows, p.target] = inner[rows, p.target] = length**2
-    return Geometry(distance, inner, length)
+    d_y = _turned(head[p.target] - p.mean_row, metric)
+    for token in (p.probability.argmax(1), p.target):  # near a certain token d is small, and the sums above cancel
+        d = head[token] - p.mean_row
+        distance[rows, token] = np.maximum((_turned(d, metric) * d).sum(1), 0)
+        inner[rows, token] = (d_y * d).sum(1)
+    return Geometry(distance, inner, np.sqrt(distance[rows, p.target]))
+
+
+def _turned(d: Float[ndarray, "Q S"], metric: Float[ndarray, "Q S S"] | None) -> Float[ndarray, "Q S"]:
+    return d if metric is None else (metric @ d[:, :, None])[:, :, 0]
 
 
 def group_advantages(
