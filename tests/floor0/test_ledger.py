@@ -1,6 +1,7 @@
 """The ledger's invariants hold, its references resolve, its pages are up to date, and the auditor can fail."""
 
 import dataclasses
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from vgrad_lab import notation
 from vgrad_lab.ledger import LEDGER, Counterexample, Evidence, Statement, Status
-from vgrad_lab.ledger.audit import NECESSITY_UNKNOWN, load, page, problems
+from vgrad_lab.ledger.audit import NECESSITY_UNKNOWN, load, page, problems, summary_table
 
 ROOT = Path(__file__).parents[2]
 
@@ -97,3 +98,9 @@ def test_generated_page_is_committed(file: str, text: str) -> None:
 def test_notation_refers_to_known_statements() -> None:
     missing = {i for s in notation.SYMBOLS for i in s.ledger} - {i.split(".")[0] for i in LEDGER}
     assert not missing
+
+
+def test_a_bar_in_a_claim_does_not_end_its_table_cell() -> None:
+    table = summary_table({"X1": dataclasses.replace(GOOD, claim="E[r | q] = p")})
+    assert "E[r \\| q] = p" in table
+    assert len(re.findall(r"(?<!\\)\|", table.splitlines()[-1])) == 6
