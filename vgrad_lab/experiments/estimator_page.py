@@ -203,4 +203,9 @@ def _defaults(result: Json) -> list[str]:
         for who, what, name in DEFAULTS
     ]
     head = ("setting", "which means", "row", "residual, real rewards", "residual, binary rewards")
-    return ["## What libraries run", "", "At G = 4, on the tree above.", "", *table(head, body), ""]
+    advice = (
+        'For a direction that is right up to scale, set both loss_type="dr_grpo" and scale_rewards="none" in TRL\'s '
+        "GRPOConfig. With rewards 0 and 1 the standard deviation only weighs prompts; the length factor bends all the "
+        "same."
+    )
+    return ["## What libraries run", "", "At G = 4, on the tree above.", "", *table(head, body), "", advice, ""]

@@ -115,6 +115,7 @@ BASELINES: tuple[Statement, ...] = (
         tests=(
             _T6 + "test_binary_scale",
             _T6 + "test_reference_values",
+            _T6 + "test_the_limit_is_that_of_the_arcsine",
             _T6 + "test_real_rewards_bend_the_direction",
             "tests/statements/test_s10.py::test_mixing_prompts_in_a_group_breaks_it",
         ),
