@@ -153,6 +153,24 @@ def test_the_reference_numbers() -> None:
         assert row["cosine"] == pytest.approx(cosine, abs=6e-5), name
     critic = {(r["error"], r["decay"]): r["bias"] for r in COMMITTED["critic"]}
     assert [critic[0.5, d] for d in (0.0, 0.5, 0.95, 1.0)] == pytest.approx([0.256, 0.176, 0.022, 0], abs=5e-4)
+    weight = {(r["p"], r["group"]): r for r in COMMITTED["weights"]}
+    assert [weight[p, 8]["weight"] for p in (0.02, 0.1, 0.5)] == pytest.approx([2.407, 2.177, 1.736], abs=5e-4)
+    assert weight[0.1, 8]["mixed"] == pytest.approx(3.823, abs=5e-4)
+    assert weight[0.1, 8]["limit"] == pytest.approx(1 / 0.3)
+    real = {r["group"]: r for r in COMMITTED["variance"]["real"]}
+    assert (real[2]["rloo"], real[4]["rloo"]) == pytest.approx((1.958798, 0.648748), abs=5e-7)
+    single = {
+        "reinforce": 1.880,
+        "expected_baseline": 1.934,
+        "remax": 2.478,
+        "value_baseline": 1.064,
+        "theorem_2": 0.665,
+    }
+    assert {name: 2 * real[2][name] for name in single} == pytest.approx(single, abs=6e-4)
+    for part in COMMITTED["tables"]:
+        rows = {r["name"]: r for r in part["rows"]}
+        assert rows["gspo"]["scale"] == rows["grpo"]["scale"]
+        assert rows["group_mean"]["scale"] == pytest.approx(1 - 1 / part["group"], rel=ALGEBRA)
 
 
 def test_the_ledger_quotes_the_table() -> None:
