@@ -15,6 +15,8 @@ def test_phases_of_hand_made_runs() -> None:
     rising, flat = np.linspace(0, 4, 41), np.full(41, 2.0)
     rows = np.array([rising, flat, np.tile([1.0, 2.0], 21)[:41], -rising * 2, np.where(np.arange(41) == 30, -9, 3.0)])
     assert [PHASES[i] for i in phases(rows)] == ["converge", "stagnate", "stagnate", "collapse", "stagnate"]
+    hops = np.tile([3.0, -10.0], 21)
+    assert [PHASES[i] for i in phases(np.array([hops[:41], hops[1:]]))] == ["collapse", "collapse"]
 
 
 def test_borders() -> None:
@@ -29,6 +31,7 @@ def test_borders() -> None:
     assert np.all(grpo[:, -1] == 2)
     half = phase_map(RATES / 2, success, "reinforce", updates=800, second_moment=4.0)
     np.testing.assert_array_equal(half[:, :3], found[:, :3])
+    assert np.all(half[:, 3] > 0), "lr = .75 is below 2/V = 1 for V = 2 and above it for V = 4"
 
 
 def test_a_single_update_by_hand() -> None:

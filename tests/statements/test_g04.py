@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vgrad_lab.discrete.ascent import ascend, gap_at, gap_step, unit_step
-from vgrad_lab.discrete.bandit import cosh_bandit, washboard
+from vgrad_lab.discrete.bandit import cosh_bandit, linear_bandit, washboard
 from vgrad_lab.discrete.step_size import diameter, linear_bounds, segment_bounds
 from vgrad_lab.discrete.thresholds import bisect, cosh_cycle, cosh_threshold, measured_threshold, rises
 from vgrad_lab.experiments import verify_thresholds as checks
@@ -41,6 +41,14 @@ def test_bounds_of_a_linear_softmax_hold_everywhere() -> None:
     most, found = linear_bounds(bandit.jacobian(theta)), segment_bounds(bandit, theta, np.full(bandit.size, 5.0))
     assert found.score <= most.score
     assert found.curvature <= most.curvature
+
+
+def test_bounds_of_a_linear_softmax_are_attained() -> None:
+    """Two arms D apart: curvature D²/4 where they are equally likely, a score of D where one is nearly certain."""
+    bandit = linear_bandit(np.array([[-1.2], [0.7]]), np.array([True, False]))
+    most = linear_bounds(bandit.jacobian(np.zeros(1)))
+    assert segment_bounds(bandit, np.zeros(1), np.zeros(1)).curvature == pytest.approx(most.curvature, rel=ALGEBRA)
+    assert segment_bounds(bandit, np.array([30.0]), np.zeros(1)).score == pytest.approx(most.score, rel=ALGEBRA)
 
 
 def test_logits_that_are_not_linear_break_the_bound() -> None:

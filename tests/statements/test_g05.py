@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from vgrad_lab.discrete.ascent import gap_at
 from vgrad_lab.discrete.bandit import iid_tokens
-from vgrad_lab.discrete.step_size import Bounds
+from vgrad_lab.discrete.step_size import Bounds, segment_bounds
 from vgrad_lab.discrete.thresholds import measured_threshold, token_threshold
 from vgrad_lab.discrete.token_step import (
     failing_variance_bound,
@@ -18,6 +18,7 @@ from vgrad_lab.discrete.token_step import (
     token_step,
     tree_bandit,
 )
+from vgrad_lab.discrete.token_tree import token_tree
 from vgrad_lab.experiments import verify_token_steps as checks
 from vgrad_lab.experiments.verify_gradient_gap import draw_direction
 from vgrad_lab.tolerances import PLANTED_FAULT
@@ -48,6 +49,17 @@ def shortfall(length: int, margin: int, theta: float, *, told: int | None = None
     slope = float(gap.gap[0])
     step = token_step(abs(slope), gap.failure, length=length if told is None else told, bounds=bounds)
     return checks.token_shortfall(bandit, at, np.sign(gap.gap), step)
+
+
+def test_bounds_of_a_token_are_attained() -> None:
+    """One token of two, features −1.2 and .7: G_p is their distance, L_p a quarter of its square."""
+    tree = token_tree(2, 1, end=None)
+    feature = np.array([[[-1.2], [0.7]]])
+    bandit, most = tree_bandit(tree, feature, np.array([True, False])), token_bounds(feature)
+    assert segment_bounds(bandit, np.zeros(1), np.zeros(1)).curvature == pytest.approx(most.curvature, rel=1e-12)
+    assert segment_bounds(bandit, np.array([30.0]), np.zeros(1)).score == pytest.approx(most.score, rel=1e-12)
+    wider = np.concatenate([feature, 2 * feature])
+    assert token_bounds(wider) == Bounds(2 * most.score, 4 * most.curvature), "the widest prefix counts"
 
 
 @pytest.mark.parametrize("length", [16, 64])

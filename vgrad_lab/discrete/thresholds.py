@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from vgrad_lab.discrete.ascent import Rule, ascend, gap_at, gap_step
+from vgrad_lab.discrete.ascent import Rule, gap_at, gap_step
 from vgrad_lab.discrete.bandit import Bandit, iid_tokens, logprob
 from vgrad_lab.discrete.gradient_gap import log_conditional
 from vgrad_lab.discrete.update_scale import Algorithm, update_scale
@@ -111,12 +111,3 @@ def cycle_height() -> float:
     from scipy.optimize import brentq
 
     return float(brentq(lambda y: y * math.tanh(y) - 2, 2.0, 2.2, xtol=1e-15))
-
-
-def settled(bandit: Bandit, theta: np.ndarray, rule: Rule, *, updates: int, last: int = 2) -> tuple[float, float]:
-    """Smallest and largest failure rate of the last updates of a run."""
-    from scipy.special import expit
-
-    odds = ascend(bandit, theta, rule, updates=updates).log_odds[-last:]
-    failure = expit(-odds)
-    return float(failure.min()), float(failure.max())
