@@ -1,11 +1,13 @@
 """What a ladder costs: the twenty OLMo-2 1B checkpoints from metadata alone, the clock of prefetching, the commands."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -18,12 +20,16 @@ from tests import ladder_copies as copies
 from tests.loopback_hub import FAULTS, Hub, serve
 from vgrad_lab.checkpoints.audit import audit
 from vgrad_lab.checkpoints.errors import UserError
+from vgrad_lab.checkpoints.findings import REFUSED, REMARKS
 from vgrad_lab.checkpoints.inventory import HubFile, Inventory
 from vgrad_lab.checkpoints.known_ladders import KNOWN
 from vgrad_lab.checkpoints.plan import duration, gigabytes, make_plan
 from vgrad_lab.checkpoints.resolve import resolve, select
+from vgrad_lab.checkpoints.specs import read_spec
 from vgrad_lab.experiments.ladder_commands import add_to, describe_plan
 from vgrad_lab.tolerances import ALGEBRA
+
+PAGE = (Path(__file__).parents[2] / "docs" / "hub_ladders.md").read_text(encoding="utf-8")
 
 
 def inventories(sizes: list[int]) -> list[Inventory]:
@@ -49,6 +55,7 @@ def test_twenty_rungs_of_olmo2_1b_from_metadata_alone() -> None:
     assert plan.weight_bytes == 20 * sum(copies.OLMO2_1B_BYTES) == 118_793_751_040
     assert 2 * sum(copies.OLMO2_1B_BYTES) <= plan.peak_bytes <= 12e9
     text = describe_plan(plan, result)
+    assert text in PAGE
     assert "118.8 GB of weights" in text
     assert "disk      11.9 GB" in text
     assert "20 min of downloads at 100 MB/s" in text
@@ -195,3 +202,20 @@ def test_the_built_in_ladders_are_listed_without_a_hub() -> None:
     stdout = run.stdout
     assert all(name in stdout for name in KNOWN)
     assert {row["name"] for row in json.loads(vgrad("list", "--json").stdout)} == KNOWN.keys()
+
+
+def test_the_page_names_every_kind_and_its_ladder_can_be_read(tmp_path: Path) -> None:
+    assert set(re.findall(r"^\| `([a-z ]+)` \|", PAGE, flags=re.MULTILINE)) == REFUSED.keys()
+    assert all(f"`{kind}`" in PAGE.replace("\n", " ") for kind in REMARKS)
+    (tmp_path / "ours.yaml").write_text(PAGE.split("```yaml\n")[1].split("```")[0])
+    spec = read_spec(tmp_path / "ours.yaml")
+    assert (spec.repository, spec.main_step, len(spec.steps)) == ("owner/name", 20_000, 20)
+    assert spec.allow == ("bin only",)
+
+
+def test_the_page_s_python_runs(hub: Hub) -> None:
+    steps = [100_000, 150_000, 200_000]
+    hub.repositories["allenai/OLMo-2-0425-1B"] = copies.small(steps)
+    names: dict[str, Any] = {}
+    exec(PAGE.split("```python\n")[1].split("```")[0], names)
+    assert [rung.name for rung in names["plan"].rungs] == [copies.stage1(100_000), copies.stage1(200_000)]
