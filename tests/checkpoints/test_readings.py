@@ -276,6 +276,23 @@ def test_headrooms_of_the_ledger() -> None:
     assert np.isfinite(headroom_of(Reading(reward="log_probability", headroom="prompts"), np.array([0.0, 0.5]), w))
 
 
+def test_what_a_gap_depends_on() -> None:
+    """The group's size enters every Λ but those over single samples, or the mean, of an advantage without a group."""
+    for reward, advantage, gap in (
+        ("sampled", "standardised", "conditional"), ("sampled", "group_mean", "per_sample"),
+        ("sampled", "detached", "group_mean"), ("probability", "detached", "group_mean"),
+        ("sampled", "detached", "conditional"), ("log_probability", "detached", "per_sample"),
+        ("probability", "standardised", "group_mean"),
+    ):  # fmt: skip
+        one, other = (Reading(reward, advantage, gap, group=n) for n in (4, 8))  # type: ignore[arg-type]
+        free = (advantage == "detached" and gap != "group_mean") or (reward != "sampled" and advantage != "detached")
+        assert (one.gap_key == other.gap_key) == free
+        assert one.signal_key == other.signal_key
+    log = Reading(reward="log_probability", headroom="prompts")
+    assert log.headroom_key != Reading(headroom="prompts").headroom_key
+    assert replace(log, headroom="samples").headroom_key == Reading().headroom_key
+
+
 @pytest.mark.parametrize("name", CHOICES)
 def test_an_unknown_option_is_refused(name: str) -> None:
     with pytest.raises(UserError, match=f"{name} is 'none such'; choose one of {next(iter(CHOICES[name]))}"):
