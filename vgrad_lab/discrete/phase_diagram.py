@@ -106,7 +106,16 @@ def draw_phases(
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch
 
-    axis.pcolormesh(learning_rate, success, phase, cmap=ListedColormap(COLOURS), vmin=-0.5, vmax=2.5, shading="nearest")
+    axis.pcolormesh(
+        learning_rate,
+        success,
+        phase,
+        cmap=ListedColormap(COLOURS),
+        vmin=-0.5,
+        vmax=2.5,
+        shading="nearest",
+        rasterized=True,
+    )
     axis.set(xscale="log", xlabel="learning rate", ylabel="success rate at the start")
     found = [Patch(color=COLOURS[i], label=PHASES[i]) for i in np.unique(phase)]
     axis.legend(handles=found, fontsize=8, loc="lower left")
