@@ -24,7 +24,7 @@ def draw(head: Mapping[str, Any], records: Sequence[Mapping[str, Any]], folder: 
             groups = [mean[[r.gap == gap and bool(np.isfinite(m)) for r, m in zip(t.readings, mean, strict=True)]]
                       for gap in CHOICES["gap"]]  # fmt: skip
             axis.hist(
-                groups, bins=np.linspace(-1, 1, 41), stacked=True, color=OKABE_ITO[: len(groups)],
+                groups, bins=np.linspace(-1, 1, 41).tolist(), stacked=True, color=OKABE_ITO[: len(groups)],
                 label=[f"Λ {gap.replace('_', ' ')}" for gap in CHOICES["gap"]],
             )  # fmt: skip
             axis.axvline(PAPER, color=GREY, linestyle="--", marker="", label="the paper: 0.60")

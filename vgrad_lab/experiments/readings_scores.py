@@ -52,8 +52,9 @@ class Table:
 
 def settings_of(head: Mapping[str, Any]) -> ReadingSettings:
     """The settings that the records were made with."""
-    values = {f.name: head[f.name] for f in fields(ReadingSettings)}
-    return ReadingSettings(**{k: tuple(v) if isinstance(v, list | tuple) else v for k, v in values.items()})
+    values: Json = {f.name: head[f.name] for f in fields(ReadingSettings)}
+    made: Json = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return ReadingSettings(**made)
 
 
 def table(head: Mapping[str, Any], records: Sequence[Mapping[str, Any]], optimizer: str) -> Table:
