@@ -204,10 +204,15 @@ class Hub:
 
 
 @contextmanager
-def serve(*repositories: Repository, rate: float | None = None) -> Iterator[Hub]:
+def serve(*repositories: Repository, rate: float | None = None, default: bool = False) -> Iterator[Hub]:
     """Run a hub for the block and let this process reach it: pass `endpoint=hub.endpoint` to the client.
 
     The tests run with the client set offline; inside the block it may connect, and outside it may not again.
+
+    Args:
+        repositories: what to serve.
+        rate: bytes per second of each body, None for no limit.
+        default: make it the hub of calls that name no endpoint, `transformers` included.
     """
     import huggingface_hub
     from huggingface_hub import constants
@@ -218,14 +223,19 @@ def serve(*repositories: Repository, rate: float | None = None) -> Iterator[Hub]
     hub.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
-    offline, proxies = constants.HF_HUB_OFFLINE, {name: os.environ.get(name) for name in ("NO_PROXY", "no_proxy")}
+    before = {name: getattr(constants, name) for name in ("HF_HUB_OFFLINE", "ENDPOINT", "HUGGINGFACE_CO_URL_TEMPLATE")}
+    proxies = {name: os.environ.get(name) for name in ("NO_PROXY", "no_proxy")}
     huggingface_hub.close_session()
     constants.HF_HUB_OFFLINE = False
+    if default:
+        constants.ENDPOINT = hub.endpoint
+        constants.HUGGINGFACE_CO_URL_TEMPLATE = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
     os.environ.update(dict.fromkeys(proxies, "127.0.0.1"))
     try:
         yield hub
     finally:
-        constants.HF_HUB_OFFLINE = offline
+        for name, value in before.items():
+            setattr(constants, name, value)
         for name, value in proxies.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
         huggingface_hub.close_session()

@@ -20,7 +20,15 @@ from tests.loopback_hub import FAULTS, Files, Hub, Repository, blob, declared, s
 from vgrad_lab.checkpoints import hub_client
 from vgrad_lab.checkpoints.audit import Audit, audit, audit_record, require
 from vgrad_lab.checkpoints.errors import UserError
-from vgrad_lab.checkpoints.inventory import HubFile, Inventory, choose_weights, needed_files, take_inventory
+from vgrad_lab.checkpoints.inventory import (
+    HubFile,
+    Inventory,
+    Weights,
+    choose_weights,
+    needed_files,
+    take_inventory,
+    weights_identity,
+)
 from vgrad_lab.checkpoints.known_ladders import KNOWN
 from vgrad_lab.checkpoints.resolve import Ladder, NamedRung, find, resolve, select
 from vgrad_lab.checkpoints.rung_config import rope_bases, rope_kinds
@@ -148,6 +156,8 @@ def test_a_single_file_of_main_beside_own_shards(hub: Hub) -> None:
     assert {*copies.SHARDS, "config.json", "model.safetensors.index.json"} <= needed
     alone = repository.with_branch(LAST, {**main, "model.safetensors": single})
     assert "equal to main" in kinds(look(hub, alone))
+    main_has_both = alone.with_branch("main", {**copies.rung("main"), "model.safetensors": single})
+    assert "equal to main" in kinds(look(hub, main_has_both))
 
 
 @pytest.mark.parametrize(
@@ -165,6 +175,7 @@ def test_a_single_file_of_main_beside_own_shards(hub: Hub) -> None:
         (config(rope_theta=500_500), "rope", "RoPE base 500500, the ladder expects 500000"),
         (config(rope_theta=None), "rope", "RoPE base not stated"),
         (config(rope_scaling={"type": "yarn"}), "rope", "kind of RoPE yarn, most rungs have default"),
+        (config(auto_map={"AutoModel": "modeling_ours.Ours"}), "python file", "auto_map in config.json"),
         (changed(config_json=None), "architecture", "no config.json"),
         (changed(config_json=blob("[1]")), "unreadable", "no JSON object"),
         (changed(config_json=blob("{")), "unreadable", "no JSON object"),
@@ -183,6 +194,17 @@ def test_what_differs_is_found(hub: Hub, repository: Repository, kind: str | Non
     if kind is not None:
         assert LAST in result.findings[0].rungs
         assert words in result.findings[0].detail
+
+
+def test_another_size_is_told_from_a_longer_header() -> None:
+    def held(name: str, size: int) -> Inventory:
+        return Inventory(name, (HubFile("model.safetensors", size, name),), copies.OLMO2_1B)
+
+    for size, found in ((10**9, False), (10**9 + 900_000, False), (10**9 + 1_100_000, True), (5 * 10**8, True)):
+        sizes = [10**9, 10**9, size]
+        rungs = tuple(NamedRung(k, f"step{k}") for k in range(3))
+        taken = tuple(held(f"step{k}", n) for k, n in enumerate(sizes))
+        assert kinds(audit(Ladder(SPEC, rungs), inventories=taken)) == ["size"] * found
 
 
 def test_rope_in_every_spelling() -> None:
@@ -214,8 +236,9 @@ def test_an_unknown_architecture_must_only_agree(hub: Hub) -> None:
 
 
 def test_tokens_in_a_name_are_checked(hub: Hub) -> None:
-    repository = copies.small().with_branch("stage1-step1000000-tokens2100B", copies.rung("late"))
-    assert kinds(look(hub, repository)) == ["token count"]
+    for wrong in (2100, 2096, 1):
+        repository = copies.small().with_branch(f"stage1-step1000000-tokens{wrong}B", copies.rung("late"))
+        assert kinds(look(hub, repository)) == ["token count"]
     repository = copies.small().with_branch("stage1-step1000000-tokens2097B", copies.rung("late"))
     assert look(hub, repository).findings == ()
 
@@ -404,6 +427,14 @@ def test_weights_are_chosen_by_one_rule() -> None:
     assert chosen("pytorch_model-00001-of-00002.bin")[2][0] == "pytorch_model-00002-of-00002.bin"
     assert chosen("adapter_model.safetensors", "model-00000-of-00000.safetensors", "optimizer.bin") == ("none", [], ())
     assert chosen("model.safetensors", shards=frozenset({"model.safetensors"}))[1] == ["model.safetensors"]
+
+
+def test_an_identity_needs_all_hashes() -> None:
+    one = HubFile("model.safetensors", 1, "a")
+    assert weights_identity(Weights("safetensors", (one,))) is not None
+    assert weights_identity(Weights("safetensors", (replace(one, sha256=None, blob="b"),))) is None
+    assert weights_identity(Weights("safetensors", (one,), missing=("b",))) is None
+    assert weights_identity(Weights("bin", (one,))) is None
 
 
 def test_hashes_that_the_hub_does_not_give_are_never_equal(hub: Hub) -> None:

@@ -1,7 +1,5 @@
 """The loopback hub against the real client: what a hub would answer, and every fault that can be planted."""
 
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +7,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
+import transformers
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -21,7 +20,10 @@ from safetensors.torch import load_file
 
 from tests import tiny_models
 from tests.loopback_hub import FAULTS, Hub, Repository, blob, folder_files, serve
-from vgrad_lab.checkpoints.loading import quiet
+from vgrad_lab.checkpoints.audit import audit, audit_record
+from vgrad_lab.checkpoints.loading import content_identity, quiet
+from vgrad_lab.checkpoints.resolve import resolve
+from vgrad_lab.checkpoints.specs import FOLDER_PATTERN, LadderSpec
 
 NAME = "ours/ladder"
 
@@ -82,6 +84,13 @@ def test_a_snapshot_by_commit_and_a_warm_cache(hub: Hub, repository: Repository,
     assert len(hub.requests) == before
 
 
+def test_metadata_tell_the_identity_that_a_fetched_rung_will_have(hub: Hub, folders: dict[str, Path]) -> None:
+    spec = LadderSpec("ours", FOLDER_PATTERN, NAME)
+    record = audit_record(audit(resolve(spec, endpoint=hub.endpoint)))
+    assert [rung["sha256"] for rung in record["rungs"]] == [content_identity(folders[b]) for b in ("step1", "step2")]
+    assert record["verdict"] == "clean"
+
+
 def test_what_is_not_there(hub: Hub) -> None:
     api = HfApi(endpoint=hub.endpoint)
     with pytest.raises(RepositoryNotFoundError):
@@ -134,20 +143,19 @@ def test_every_fault_of_a_repository_changes_the_last_rung_alone(repository: Rep
     assert FAULTS["duplicate rung"](repository).commit("step2") != repository.commit("step1")
 
 
-def test_from_pretrained_loads_a_revision_and_runs_no_code(repository: Repository, folders: dict[str, Path]) -> None:
-    """transformers in a process of its own, with this hub as its hub: bit-equal weights, the `.py` file left alone."""
-    out = folders["step2"].parent / "loaded.safetensors"
-    code = (
-        "import sys; from transformers import AutoModelForCausalLM as A; from safetensors.torch import save_file; "
-        f"m, info = A.from_pretrained({NAME!r}, revision='step2', cache_dir=sys.argv[1], use_safetensors=True, "
-        "output_loading_info=True); assert not any(info.values()), info; save_file(m.state_dict(), sys.argv[2])"
-    )
-    with serve(FAULTS["python file"](repository)) as hub:
-        command = [sys.executable, "-c", code, str(out.parent / "cache"), str(out)]
-        run = subprocess.run(command, env=hub.environment(), capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, run.stderr
+def test_from_pretrained_loads_a_revision_and_runs_no_code(
+    repository: Repository, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """transformers with this hub as its hub: bit-equal weights, the `.py` file not even asked for."""
+    with serve(FAULTS["python file"](repository), default=True) as hub, quiet():
+        model, info = transformers.AutoModelForCausalLM.from_pretrained(
+            NAME, revision="step2", cache_dir=tmp_path, use_safetensors=True, output_loading_info=True
+        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(NAME, revision="step2", cache_dir=tmp_path)
+    assert not any(info.values())
+    assert len(tokenizer) == len(tiny_models.tokenizer())
     assert not [asked for asked in hub.requests if ".py" in asked]
-    loaded, ours = load_file(out), {}
+    loaded, ours = model.state_dict(), {}
     for shard in folders["step2"].glob("*.safetensors"):
         ours |= load_file(shard)
     assert loaded.keys() == ours.keys()

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import typer
-from huggingface_hub import constants
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
@@ -112,12 +111,9 @@ def test_numbers_as_people_read_them() -> None:
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+def hub() -> Iterator[Hub]:
     """A small ladder on a hub that is this process's default one."""
-    with serve(copies.small()) as running:
-        monkeypatch.setattr(constants, "ENDPOINT", running.endpoint)
-        template = running.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    with serve(copies.small(), default=True) as running:
         yield running
 
 

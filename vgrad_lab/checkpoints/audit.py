@@ -7,7 +7,7 @@ from typing import Any
 
 from vgrad_lab.checkpoints.errors import UserError
 from vgrad_lab.checkpoints.findings import Finding, check_kinds
-from vgrad_lab.checkpoints.inventory import Inventory, Weights, choose_weights, take_inventory
+from vgrad_lab.checkpoints.inventory import Inventory, Weights, choose_weights, take_inventory, weights_identity
 from vgrad_lab.checkpoints.resolve import MAIN, Ladder
 from vgrad_lab.checkpoints.rung_config import architecture_findings
 
@@ -103,6 +103,7 @@ def audit_record(result: Audit) -> dict[str, Any]:
             "name": rung.name,
             "commit": rung.commit,
             "usable": rung.name in usable,
+            "sha256": weights_identity(choose_weights(one)),
             "weights": {file.path: file.identity for file in choose_weights(one).files},
         }
         for rung, one in zip(ladder.rungs, result.inventories, strict=True)

@@ -234,6 +234,17 @@ def _numbered(inventory: Inventory, kind: str) -> frozenset[str]:
     return frozenset(f"{stem}-{k:05d}-of-{total:05d}.{kind}" for k in range(1, total + 1))
 
 
+def weights_identity(weights: Weights) -> str | None:
+    """What `content_identity` of the fetched rung will be, from metadata; None where the hub gives no hash.
+
+    SHA-256 over names and hashes of the safetensors files, in the order of their names.
+    """
+    if weights.kind != "safetensors" or weights.missing or not all(file.sha256 for file in weights.files):
+        return None
+    lines = (f"{file.path}\0{file.sha256}\n" for file in sorted(weights.files, key=lambda file: file.path))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
 SMALL = (
     CONFIG, "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
     "added_tokens.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "merges.txt",
