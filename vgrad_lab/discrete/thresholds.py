@@ -11,7 +11,7 @@ from vgrad_lab.discrete.gradient_gap import log_conditional
 from vgrad_lab.discrete.update_scale import Algorithm, update_scale
 
 
-def bisect(holds: Callable[[float], bool], low: float, high: float, *, relative: float = 1e-9) -> float:
+def bisect(holds: Callable[[float], bool], low: float, high: float, *, relative: float = 1e-12) -> float:
     """Where a property that holds at ``low`` and not at ``high`` stops: the middle of an interval of that width.
 
     Raises ValueError unless 0 < low < high, it holds at ``low`` and fails at ``high``.
