@@ -14,6 +14,8 @@ from vgrad_lab.experiments import (
     estimators_command,
     forecast_command,
     ladder_commands,
+    readings_command,
+    report_command,
     verify_command,
 )
 from vgrad_lab.experiments.command_line import Json, Quiet, Seed, Stopped, as_json
@@ -112,15 +114,8 @@ app.command()(checkpoint_commands.measure)
 app.command()(checkpoint_commands.rl)
 
 
-@app.command()
-def report(run: Annotated[Path, typer.Argument(help="Run folder with records.jsonl.")]) -> None:
-    """Write the HTML report, its figures and its tables from the records of a run.
-
-    Example: `vgrad report runs/embedded`
-    """
-    from vgrad_lab.checkpoints.report import write_report
-
-    typer.echo(f"report: {write_report(run)}")
+app.command()(readings_command.readings)
+app.command()(report_command.report)
 
 
 @app.command()

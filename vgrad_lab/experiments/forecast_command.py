@@ -36,8 +36,8 @@ def forecast(
     Examples: `vgrad forecast runs/embedded/ladder/step001000` · `vgrad forecast runs/embedded/ladder --out runs/next`
     """
     from vgrad_lab.checkpoints import grpo
-    from vgrad_lab.checkpoints.scene import ForecastSettings
     from vgrad_lab.checkpoints.forecast import plan_of
+    from vgrad_lab.checkpoints.scene import ForecastSettings
     from vgrad_lab.experiments import one_checkpoint
 
     default = grpo.default_settings(optimizer)
