@@ -36,6 +36,10 @@ from vgrad_lab.checkpoints.specs import Architecture, LadderSpec, folder_spec
 
 SPEC = KNOWN["olmo2-1b"]
 LAST = copies.stage1(3000)
+KEYS = (
+    *("architectures", "num_hidden_layers", "n_layer", "hidden_size", "rope_theta", "rotary_emb_base", "vocab_size"),
+    *("rope_parameters", "rope_scaling", "rope_type", "type", "text_config", "auto_map", "full_attention"),
+)
 KIND_OF = {
     "duplicate rung": "duplicate",
     "stale main": "equal to main",
@@ -243,6 +247,26 @@ def test_tokens_in_a_name_are_checked(hub: Hub) -> None:
     assert look(hub, repository).findings == ()
 
 
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(KEYS), ANY_JSON), st.sampled_from([SPEC.architecture, Architecture()]))
+def test_no_configuration_breaks_the_audit(odd: dict[str, Any], expected: Architecture) -> None:
+    """Whatever config.json holds, it is the same as the others', or it is found."""
+    held = [Inventory(f"step{k}", (HubFile("model.safetensors", 9, str(k)),), copies.OLMO2_1B) for k in range(3)]
+    held[2] = replace(held[2], config={**copies.OLMO2_1B, **odd})
+    rungs = tuple(NamedRung(k, f"step{k}") for k in range(3))
+    result = audit(Ladder(replace(SPEC, architecture=expected), rungs), inventories=tuple(held))
+    assert {rung for one in result.findings for rung in one.rungs} <= {"step2"}
+    if odd.get("num_hidden_layers", 16) not in (16, None):
+        assert "architecture" in kinds(result)
+    json.dumps(audit_record(result), allow_nan=False)
+
+
 @given(
     weights=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=6),
     main=st.none() | st.tuples(st.integers(0, 3), st.integers(0, 3)),
@@ -422,11 +446,40 @@ def test_weights_are_chosen_by_one_rule() -> None:
     assert chosen(one, two, "model.safetensors", shards=both) == ("safetensors", [one, two], ())
     assert chosen(one, shards=both) == ("safetensors", [one], (two,))
     assert chosen(one) == ("safetensors", [one], (two, "model.safetensors.index.json"))
+    left_over = "model-00001-of-00003.safetensors"
+    assert chosen(one, two, left_over) == ("safetensors", [one, two], ("model.safetensors.index.json",))
     assert chosen("model.safetensors", "pytorch_model.bin")[0] == "safetensors"
     assert chosen("pytorch_model.bin") == ("bin", ["pytorch_model.bin"], ())
     assert chosen("pytorch_model-00001-of-00002.bin")[2][0] == "pytorch_model-00002-of-00002.bin"
     assert chosen("adapter_model.safetensors", "model-00000-of-00000.safetensors", "optimizer.bin") == ("none", [], ())
     assert chosen("model.safetensors", shards=frozenset({"model.safetensors"}))[1] == ["model.safetensors"]
+
+
+def test_needed_files_are_the_weights_their_index_and_the_tokenizer() -> None:
+    index = "model.safetensors.index.json"
+
+    def needed(*paths: str, shards: frozenset[str] | None = None) -> set[str]:
+        files = tuple(HubFile(p, 1, p) for p in (*paths, "config.json", "tokenizer.json", "modeling.py", "README.md"))
+        return {file.path for file in needed_files(Inventory("r", files, shards=shards))} - {"config.json"}
+
+    assert needed("model.safetensors", "pytorch_model.bin", "optimizer.pt") == {"model.safetensors", "tokenizer.json"}
+    single = frozenset({"model.safetensors"})
+    assert needed("model.safetensors", index, shards=single) == {"model.safetensors", "tokenizer.json"}
+    both = frozenset(copies.SHARDS)
+    assert needed(*copies.SHARDS, index, shards=both) == {*both, index, "tokenizer.json"}
+
+
+def test_two_shared_shards_are_told_once() -> None:
+    paths = [f"model-{k:05d}-of-00003.safetensors" for k in (1, 2, 3)]
+
+    def held(name: str, last: str) -> Inventory:
+        files = tuple(HubFile(p, 9, last if p == paths[2] else p) for p in paths)
+        return Inventory(name, files, copies.OLMO2_1B, frozenset(paths))
+
+    rungs = (NamedRung(0, "a"), NamedRung(1, "b"))
+    result = audit(Ladder(SPEC, rungs), inventories=(held("a", "x"), held("b", "y")))
+    assert kinds(result) == ["duplicate"]
+    assert result.findings[0].detail == "a, b share a file of their weights"
 
 
 def test_an_identity_needs_all_hashes() -> None:

@@ -1,10 +1,15 @@
 """Specifications of ladders: built-in, from YAML, of a folder; what is wrong in one is said in a line."""
 
 import re
+from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vgrad_lab.checkpoints.errors import UserError
 from vgrad_lab.checkpoints.findings import REFUSED, REMARKS, Finding, check_kinds, nearest
@@ -73,7 +78,7 @@ name: ours
 repository: owner/our-ladder
 pattern: 'ckpt-(?P<step>\d+)'
 tokens_per_step: 1048576
-architecture: {class: LlamaForCausalLM, layers: 12, width: 768, rope_base: 1e4}
+architecture: {class: LlamaForCausalLM, layers: 12, width: 768, rope_base: 10000}
 main_step: 5000
 steps: {from: 1000, to: 3000, every: 1000}
 allow: [bin only]
@@ -82,7 +87,7 @@ note: a test
 
 
 def test_a_yaml_file_holds_everything(tmp_path: Path) -> None:
-    (tmp_path / "l.yaml").write_text(FULL.replace("1e4", "10000.0"))
+    (tmp_path / "l.yaml").write_text(FULL)
     assert read_spec(tmp_path / "l.yaml") == LadderSpec(
         name="ours",
         pattern=r"ckpt-(?P<step>\d+)",
@@ -125,6 +130,8 @@ def test_a_relative_folder_lies_beside_the_file(tmp_path: Path) -> None:
         ("folder: c\nallow: [1]", "cannot allow '1'"),
         ("folder: c\narchitecture: {layer: 3}", "unknown key 'layer': the nearest name is layers"),
         ("folder: c\narchitecture: {layers: many}", "layers is 'many'"),
+        ("folder: c\narchitecture: {layers: 0}", "layers is 0; give a positive"),
+        ("folder: c\narchitecture: {rope_base: .nan}", "rope_base is nan; give a positive"),
         ("folder: c\nsteps: {from: 0, to: 10}", "from, to and every"),
         ("folder: c\nsteps: {from: 0, to: 10, every: 0}", "positive"),
         ("folder: c\nsteps: {from: 0, to: 1000000000000, every: 1}", "at most"),
@@ -139,6 +146,28 @@ def test_a_wrong_file_is_one_clear_line(text: str, words: str, tmp_path: Path) -
     with pytest.raises(UserError, match=re.escape(words)) as error:
         read_spec(path)
     assert "\n" not in str(error.value)
+
+
+VALUES = st.one_of(
+    st.none(), st.booleans(), st.integers(-3, 10), st.floats(), st.text(max_size=4), st.just(r"s(?P<step>\d+)"),
+    st.lists(st.integers(-1, 9) | st.text(max_size=4), max_size=3),
+    st.dictionaries(st.sampled_from(["from", "to", "every", "class", "layers", "rope_base"]), st.integers(-3, 9)),
+)  # fmt: skip
+
+
+@given(given_=st.dictionaries(st.sampled_from([f.name for f in fields(LadderSpec)]), VALUES, max_size=6))
+def test_any_mapping_is_a_ladder_or_one_line(given_: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.yaml"
+    path.write_text(yaml.safe_dump({"folder": "here", **given_}, allow_unicode=True), encoding="utf-8")
+    found: list[UserError] = []
+    try:
+        spec = read_spec(path)
+    except UserError as error:
+        found.append(error)
+    else:
+        assert "step" in spec.regex.groupindex
+        assert all(step >= 0 for step in spec.steps)
+    assert all("\n" not in str(error) for error in found)
 
 
 def test_a_missing_or_binary_file(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def read_spec(path: Path) -> LadderSpec:
     if "architecture" in values:
         parts = _keys(values["architecture"], ["class", "layers", "width", "rope_base"], f"{path}: architecture")
         _check_types(parts, path)
-        values["architecture"] = Architecture(name=parts.pop("class", None), **parts)
+        values["architecture"] = _architecture(parts, path)
     values["steps"] = _steps(values.get("steps", ()), path)
     values["allow"] = tuple(str(kind) for kind in values.get("allow", ()))
     if "pattern" not in values:
@@ -155,6 +155,14 @@ def _check_types(values: dict[str, Any], path: Path) -> None:
         if not isinstance(value, _TYPES[key]) or isinstance(value, bool):
             expected = " or ".join(kind.__name__ for kind in _TYPES[key])
             raise UserError(f"{path}: {key} is {value!r}; expected {expected}")
+
+
+def _architecture(parts: dict[str, Any], path: Path) -> Architecture:
+    for key in ("layers", "width", "rope_base"):
+        if not 0 < parts.get(key, 1) < float("inf"):
+            raise UserError(f"{path}: {key} is {parts[key]}; give a positive number")
+    base = float(parts["rope_base"]) if "rope_base" in parts else None
+    return Architecture(parts.get("class"), parts.get("layers"), parts.get("width"), base)
 
 
 def _steps(given: Any, path: Path) -> tuple[int, ...]:
