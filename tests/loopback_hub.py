@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.message import Message
 from fnmatch import fnmatchcase
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -68,10 +68,17 @@ def folder_files(folder: Path) -> Files:
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository: files per branch. The commit of a branch depends on its name too, as it does on the hub."""
+    """A repository: files per branch. The commit of a branch depends on its name too, as it does on the hub.
+
+    Args:
+        name: `owner/name`.
+        branches: files by path, per branch; the first should be main.
+        tags: branch that each tag points to.
+    """
 
     name: str
     branches: Mapping[str, Files]
+    tags: Mapping[str, str] = field(default_factory=dict)
 
     def commit(self, branch: str) -> str:
         """40 hex digits."""
@@ -79,7 +86,8 @@ class Repository:
         return hashlib.sha1(json.dumps([self.name, branch, files]).encode()).hexdigest()
 
     def files(self, revision: str) -> tuple[str, Files] | None:
-        """Commit and files of a branch name or a commit; None if there is none."""
+        """Commit and files of a branch, a tag or a commit; None if there is none."""
+        revision = revision if revision in self.branches else self.tags.get(revision, revision)
         for branch, files in self.branches.items():
             if revision in (branch, self.commit(branch)):
                 return self.commit(branch), files
@@ -87,7 +95,7 @@ class Repository:
 
     def with_branch(self, branch: str, files: Files) -> "Repository":
         """The repository with one branch added or replaced."""
-        return Repository(self.name, {**self.branches, branch: files})
+        return replace(self, branches={**self.branches, branch: files})
 
 
 def _weights(files: Files) -> list[str]:
@@ -304,10 +312,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         repository, commit, files = found
         if what == "refs":
-            branches = [
-                {"name": b, "ref": f"refs/heads/{b}", "targetCommit": repository.commit(b)} for b in repository.branches
-            ]
-            self._json({"branches": branches, "converts": [], "tags": []})
+            self._json({"branches": _refs(repository, "heads"), "converts": [], "tags": _refs(repository, "tags")})
         elif what in ("", "revision"):
             query = parse_qs(urlsplit(self.path).query)
             self._json(_info(repository, commit, files, blobs="blobs" in query))
@@ -379,6 +384,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(part)
             if rate is not None:
                 time.sleep(len(part) / rate)
+
+
+def _refs(repository: Repository, kind: str) -> list[dict[str, str]]:
+    """Branches or tags as the hub lists them."""
+    pairs = repository.tags.items() if kind == "tags" else ((b, b) for b in repository.branches)
+    return [{"name": n, "ref": f"refs/{kind}/{n}", "targetCommit": repository.commit(b)} for n, b in pairs]
 
 
 def _range_start(headers: Message) -> int | None:

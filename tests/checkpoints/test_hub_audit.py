@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from tests import ladder_copies as copies
+from tests import loopback_hub
 from tests.loopback_hub import FAULTS, Files, Hub, Repository, blob, declared, serve
 from vgrad_lab.checkpoints import hub_client
 from vgrad_lab.checkpoints.audit import Audit, audit, audit_record, require
@@ -180,7 +181,8 @@ def test_a_single_file_of_main_beside_own_shards(hub: Hub) -> None:
         (config(rope_theta=None), "rope", "RoPE base not stated"),
         (config(rope_scaling={"type": "yarn"}), "rope", "kind of RoPE yarn, most rungs have default"),
         (config(auto_map={"AutoModel": "modeling_ours.Ours"}), "python file", "auto_map in config.json"),
-        (changed(config_json=None), "architecture", "no config.json"),
+        (changed(config_json=None), "architecture", "no config.json to read"),
+        (changed(config_json=declared(60_000_000, "config.json")), "architecture", "no config.json to read"),
         (changed(config_json=blob("[1]")), "unreadable", "no JSON object"),
         (changed(config_json=blob("{")), "unreadable", "no JSON object"),
         (changed(config_json=blob("[" * 100_000)), "unreadable", "no JSON object"),
@@ -490,12 +492,37 @@ def test_an_identity_needs_all_hashes() -> None:
     assert weights_identity(Weights("bin", (one,))) is None
 
 
-def test_hashes_that_the_hub_does_not_give_are_never_equal(hub: Hub) -> None:
-    """A file without any hash is not taken for another one."""
-    ladder = resolve(SPEC, endpoint=hub.endpoint)
-    taken = take_inventory(ladder)
+def test_hashes_that_the_hub_does_not_give_are_never_equal(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file without any hash is not taken for another one; what it says is read all the same."""
+    honest = loopback_hub._info
+
+    def bare(*arguments: Any, **options: Any) -> dict[str, Any]:
+        info = honest(*arguments, **options)
+        return {**info, "siblings": [{k: s[k] for k in ("rfilename", "size")} for s in info["siblings"]]}
+
+    monkeypatch.setattr(loopback_hub, "_info", bare)
+    taken = take_inventory(resolve(SPEC, endpoint=hub.endpoint))
     assert len({file.identity for one in taken for file in one.files if file.path in copies.SHARDS}) == 8
-    assert HubFile("a", 1, None, "b").identity != HubFile("a", 1, "b").identity
+    assert [one.config for one in taken] == [copies.OLMO2_1B] * 4
+    assert audit(resolve(SPEC, endpoint=hub.endpoint)).findings == ()
+
+
+def test_tags_are_names_too_and_a_branch_goes_first(hub: Hub) -> None:
+    honest = copies.small()
+    tags = {copies.stage1(4000): copies.stage1(3000), copies.stage1(1000): copies.stage1(3000)}
+    hub.repositories[honest.name] = replace(honest, tags=tags)
+    ladder = resolve(SPEC, endpoint=hub.endpoint)
+    commits = {rung.step: rung.commit for rung in ladder.rungs}
+    assert commits[4000] == honest.commit(copies.stage1(3000))
+    assert commits[1000] == honest.commit(copies.stage1(1000))
+    assert kinds(audit(ladder)) == ["duplicate"]
+
+
+def test_the_odd_rung_is_named_wherever_it_stands(hub: Hub) -> None:
+    first = copies.stage1(1000)
+    odd = copies.small().with_branch(first, copies.rung("odd", config={**copies.OLMO2_1B, "vocab_size": 7}))
+    result = look(hub, odd)
+    assert [(one.kind, one.rungs) for one in result.findings] == [("architecture", (first,))]
 
 
 def test_kinds_that_cannot_be_allowed(hub: Hub) -> None:

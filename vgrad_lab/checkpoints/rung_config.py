@@ -79,7 +79,7 @@ def architecture_findings(spec: LadderSpec, rungs: tuple[Inventory, ...]) -> Ite
         if one.config is not None:
             configs[one.rung] = text_part(one.config)
         elif one.problem is None:
-            yield Finding("architecture", (one.rung,), f"{one.rung} has no config.json")
+            yield Finding("architecture", (one.rung,), f"{one.rung} has no config.json to read")
     expected = spec.architecture
     checks: list[tuple[str, str, Any, Callable[[dict[str, Any]], Any]]] = [
         ("architecture", "class", expected.name, architecture_name),
