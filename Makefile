@@ -12,7 +12,7 @@ help:
 	@echo "make mutants     plant some 5,000 faults in the continuous floor, one at a time, and count those the tests find"
 	@echo "make docs        regenerate docs/ledger.md, docs/notation.md, notebooks and the README's numbers"
 	@echo "make results     copy the numbers and the picture of OUT into docs/ and regenerate"
-	@echo "make bench       benchmarks: costates, credit matrices, GRPO against TRL, the split of make reproduce"
+	@echo "make bench       benchmarks: costates, groups, credit matrices, GRPO against TRL, the split of make reproduce"
 
 reproduce:
 	@$(PYTHON) tools/make_venv.py checkpoints
@@ -47,6 +47,7 @@ results:
 bench:
 	@$(PYTHON) tools/make_venv.py dev
 	@$(RUN)/python benchmarks/costate.py
+	@$(RUN)/python benchmarks/groups.py
 	@$(RUN)/python benchmarks/credit_matrix.py
 	@$(RUN)/python benchmarks/grpo.py
 	@$(RUN)/python benchmarks/trl_callback.py

@@ -7,6 +7,7 @@ AXES: dict[str, str] = {
     "B": "batch (B = Q·G when prompts are sampled in groups)",
     "G": "group size (the paper's n)",
     "L1": "layers plus the embedding: L+1, 0 is the embedding",
+    "N": "open prefixes of a token tree: rows of its logits",
     "P": "parameters",
     "Q": "prompts",
     "S": "environment state, or hidden width",

@@ -17,10 +17,8 @@ A reader's own environment, here a damped spring, against rollouts with policies
 Everything shrinks: to the first name, one row, one step, one dimension, weights of zero.
 """
 
-import random
-from collections.abc import Callable
-from functools import cache, wraps
-from typing import Any, NamedTuple, TypeVar
+from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy import ndarray
@@ -33,13 +31,12 @@ from vgrad_lab.continuous.noise import NOISES
 from vgrad_lab.continuous.noise_law import Noise
 from vgrad_lab.continuous.policies import ShiftPolicy
 from vgrad_lab.continuous.rollout import Rollout, sample_rollout
-from vgrad_lab.strategies import SearchStrategy, composite, integers, sampled_from, scales, seeds, weights
+from vgrad_lab.strategies import SearchStrategy, composite, integers, sampled_from, scales, seeds, steady, weights
 
 ENVIRONMENTS = ("linear_quadratic", "tanh_network", "bandit", "pendulum", "obstacle", "shared_point_mass")
 """Names of the environments that ``environments`` draws; the last shares θ with its policy."""
 _SHAPES = {"student_t": ("dof", 3.0), "gamma": ("shape", 1.5), "truncated_gaussian": ("bound", 0.5)}
 """Noise -> its shape argument and that one's least value here."""
-_T = TypeVar("_T")
 
 
 class System(NamedTuple):
@@ -48,20 +45,6 @@ class System(NamedTuple):
     environment: Environment
     policy: ShiftPolicy
     rollout: Rollout
-
-
-def _steady(make: Callable[..., _T]) -> Callable[..., _T]:
-    """Leave the ``random`` module as it was: run-time type checkers draw from it, which Hypothesis forbids."""
-
-    @wraps(make)
-    def wrapped(*args: Any, **options: Any) -> Any:
-        before = random.getstate()
-        try:
-            return make(*args, **options)
-        finally:
-            random.setstate(before)
-
-    return wrapped
 
 
 @cache
@@ -76,7 +59,7 @@ def _built(name: str, scale: float, step: int) -> Noise:
 @composite
 def _noise(draw: Any, names: Any) -> Any:
     name, scale = draw(sampled_from(names)), draw(scales())
-    return _steady(_built)(name, scale, draw(integers(0, 12)) if name in _SHAPES else 0)
+    return steady(_built)(name, scale, draw(integers(0, 12)) if name in _SHAPES else 0)
 
 
 def noises(names: tuple[str, ...] = tuple(NOISES)) -> SearchStrategy[Noise]:
@@ -101,7 +84,7 @@ def _bounded(matrix: ndarray, norm: float) -> ndarray:
     return matrix * (norm / length) if length > norm else matrix
 
 
-@_steady
+@steady
 def _linear_quadratic(numbers: ndarray, size: int, action_size: int) -> Environment:
     A, half_q = numbers[:size, :size], numbers[size : 2 * size, :size]
     B, half_r = numbers[:size, size:], numbers[size : size + action_size, size:]
@@ -112,7 +95,7 @@ def _linear_quadratic(numbers: ndarray, size: int, action_size: int) -> Environm
     )
 
 
-@_steady
+@steady
 def _tanh_network(numbers: ndarray, size: int, action_size: int, width: int) -> Environment:
     inner, output = numbers[:width], numbers[width : width + size, :width]
     return made.tanh_network(
@@ -124,7 +107,7 @@ def _tanh_network(numbers: ndarray, size: int, action_size: int, width: int) -> 
     )
 
 
-@_steady
+@steady
 def _physical(name: str, x: ndarray) -> Environment:
     """A pendulum or a point mass whose numbers lie within a factor 2 of the usual ones; x in [−1, 1)⁵."""
     factor = 2.0**x
@@ -145,10 +128,10 @@ def _environment(draw: Any, names: Any, max_state: int, max_action: int, max_wid
     if name == "shared_point_mass":
         count = draw(sampled_from([3, 4, 8, 12]))  # a linear policy, tanh policies of width 1 to 3
         theta, gain, price, *start = draw(weights(5, count))
-        return _steady(systems.shared_point_mass)(theta, gain=gain, price=price, start=np.stack(start))
+        return steady(systems.shared_point_mass)(theta, gain=gain, price=price, start=np.stack(start))
     size, action_size = draw(integers(1, max_state)), draw(integers(1, max_action))
     if name == "bandit":
-        return _steady(systems.bandit)(draw(weights(action_size, size)), width=draw(scales()))
+        return steady(systems.bandit)(draw(weights(action_size, size)), width=draw(scales()))
     if name == "tanh_network":
         width = draw(integers(1, max_width))
         numbers = draw(weights(width + size + 1, max(size + action_size + 1, width)))
@@ -169,13 +152,13 @@ def environments(
     return _environment(_known(names, ENVIRONMENTS, "environment"), max_state, max_action, max_width)
 
 
-@_steady
+@steady
 def _tanh_policy(numbers: ndarray, size: int, noise: Noise) -> ShiftPolicy:
     state_weight = 2 * numbers[:, :size] / np.sqrt(size)
     return means.tanh_policy(state_weight, numbers[:, size], numbers[:, size + 1 :].T, noise=noise)
 
 
-@_steady
+@steady
 def _policy_of(theta: ndarray, size: int, action_size: int, noise: Noise) -> ShiftPolicy:
     """The policy of a given θ: linear where the count fits, tanh otherwise."""
     width, left = divmod(len(theta), size + 1 + action_size)
@@ -200,7 +183,7 @@ def _policy(draw: Any, environment: Any, noise: Any, max_width: int) -> Any:
         return _policy_of(environment.parameters.theta, size, action_size, law)
     if draw(sampled_from(["linear", "tanh"])) == "linear":
         gain, bias = draw(weights(action_size, size)), draw(weights(1, action_size))[0]
-        return _steady(means.linear_policy)(_bounded(gain, 0.5), bias, noise=law)
+        return steady(means.linear_policy)(_bounded(gain, 0.5), bias, noise=law)
     return _tanh_policy(draw(weights(draw(integers(1, max_width)), size + 1 + action_size)), size, law)
 
 
@@ -221,7 +204,7 @@ def _rollout(draw: Any, environments: Any, noise: Any, max_batch: int, max_horiz
     policy = draw(_policy(environment, noise, 6))
     batch, horizon = draw(integers(1, max_batch)), draw(integers(1, max_horizon))
     rng = np.random.default_rng(draw(seeds()))
-    return System(environment, policy, _steady(sample_rollout)(environment, policy, rng, batch=batch, horizon=horizon))
+    return System(environment, policy, steady(sample_rollout)(environment, policy, rng, batch=batch, horizon=horizon))
 
 
 def rollouts(

@@ -164,8 +164,8 @@ def check_step_size(log: Log) -> Finding | None:
         "success on average, so the step is too large for what the gradient knows (or the prompts got harder).",
         f"{name} {mean[best]:.3g} at steps {step[best]}-{step[best + width - 1]}, then {last:.3g}{rate}",
         (int(step[best]), int(step[-1])),
-        "lower the learning rate (by 3 to 10), warm up, clip the gradient's norm, or use more prompts per step; the "
-        "threshold shrinks as success nears 1, so decay the rate",
+        "lower the learning rate (by 3 to 10), warm up, clip the gradient's norm, or use more prompts per step; with "
+        "dynamic sampling the step does not shrink as success nears 1, so decay the rate there (ledger G06)",
     )
 
 
