@@ -86,6 +86,15 @@ def along(ray: Ray) -> Callable[[float], float]:
     return lambda x: float(expit(curve(np.clip(x, 0.0, ray.position[-1]))))
 
 
+def overshoots(ray: Ray, *, least: float = 0.01) -> bool:
+    """Whether a look along the ray lies below the reward at its start, by more than ``least``, though the slope is up.
+
+    Steps are then large for the model: real updates turn where the ray goes straight on, and a forecast along it is too
+    low. Ledger: S26.ray.
+    """
+    return bool(ray.slope > 0 and ray.reward.min() < ray.reward[0] - least)
+
+
 def forces(ray: Ray) -> Callable[[float], tuple[float, float]]:
     """Reward's and penalty's parts of ⟨E ĝ, d⟩ at x: push·κ(x)J'(x)/(κ(0)⟨∇J, d⟩), and β dKL/dx; exact at x = 0.
 

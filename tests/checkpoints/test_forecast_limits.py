@@ -191,3 +191,10 @@ def test_nothing_is_made_on_another_device_than_the_models(rl: GrpoSettings) -> 
     with torch.device("meta"):
         found = forecast(checkpoint, TASK, rl, SMALL, updates=3).reward
     np.testing.assert_array_equal(found, plain)
+
+
+def test_steps_too_large_for_the_model_are_said() -> None:
+    checkpoint = taught("Olmo2", 0.3)
+    small, large = (GrpoSettings(learning_rate=rate, budgets=(30,)) for rate in (1e-5, 2e-2))
+    assert not forecast(checkpoint, TASK, small).overshoots
+    assert forecast(checkpoint, TASK, large).overshoots

@@ -15,12 +15,12 @@ from tests.checkpoints.test_report import read
 from tests.helpers import unchecked
 from vgrad_lab.checkpoints import grpo
 from vgrad_lab.checkpoints.errors import UserError
-from vgrad_lab.checkpoints.scene import ForecastSettings
 from vgrad_lab.checkpoints.forecast import WIDTH, plan_of
 from vgrad_lab.checkpoints.report import start, write_report
+from vgrad_lab.checkpoints.scene import ForecastSettings
 from vgrad_lab.checkpoints.store import canonical, digest
 from vgrad_lab.checkpoints.sweep import PROTOCOL_VERSION, recorded
-from vgrad_lab.experiments.forecast_command import describe, forecast
+from vgrad_lab.experiments.forecast_command import OVERSHOOTS, describe, forecast
 
 RECORDS = Path(__file__).parents[2] / "docs" / "results" / "embedded.records.jsonl"
 
@@ -50,7 +50,7 @@ def record(name: str, before: float, after: float, half: float, *, status: str =
     result = {
         "optimizer": "adamw", "learning_rate": 1e-4, "budgets": [2, updates], "reward": line,
         "lower": [x - half * k for k, x in enumerate(line)], "upper": [x + half * k for k, x in enumerate(line)],
-        "gain_mean": 0.75 * (after - before), "turns": [0], "noise_factor": [0.7],
+        "gain_mean": 0.75 * (after - before), "turns": [0], "noise_factor": [0.7], "overshoots": False,
         "prompts": {"forward": 100, "backward": 60, "rl_forward": 64, "rl_backward": 64},
     }  # fmt: skip
     failed = {"status": "failed", "error": "weights <lost> & gone", "result": None}
@@ -88,6 +88,10 @@ def test_printed_table() -> None:
     assert text.index("step000200") < text.index("step000300") < text.index("step000100") < text.index("step000400")
     assert "step000500 FAILED: weights <lost> & gone" in text
     assert "100 prompts forward and 60 backward; the run takes 64 and 64" in text
+    warned = copy.deepcopy(ROWS)
+    warned[1]["result"]["overshoots"] = True
+    assert f"{OVERSHOOTS}: {warned[1]['checkpoint']['name']}" in describe(warned)
+    assert OVERSHOOTS not in text
     one = describe([copy.deepcopy(ROWS[1])])
     assert "0.6600 to 0.7400" in one
     assert "Largest gain" not in one

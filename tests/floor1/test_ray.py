@@ -12,7 +12,19 @@ from scipy.integrate import solve_ivp
 from tests.helpers import unchecked
 from vgrad_lab import ray
 from vgrad_lab.impact import grpo_scale
-from vgrad_lab.ray import Ray, adam_step, along, band, conformal_width, expit, logit, optimizer_speed, speed, travel
+from vgrad_lab.ray import (
+    Ray,
+    adam_step,
+    along,
+    band,
+    conformal_width,
+    expit,
+    logit,
+    optimizer_speed,
+    overshoots,
+    speed,
+    travel,
+)  # fmt: skip
 
 GROUP = 8
 
@@ -172,3 +184,13 @@ def test_band_of_its_calibration_set_covers_what_it_should() -> None:
 def test_bad_input(call, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_ray_that_falls_overshoots() -> None:
+    flat = {"scale": np.ones(3), "mixed": np.ones(3), "position": np.array([0.0, 1.0, 2.0])}
+    assert overshoots(Ray(reward=np.array([0.4, 0.5, 0.38]), slope=0.1, **flat))
+    assert not overshoots(Ray(reward=np.array([0.4, 0.5, 0.395]), slope=0.1, **flat)), (
+        "rounding and the prompts' choice"
+    )
+    assert not overshoots(Ray(reward=np.array([0.4, 0.6, 0.5]), slope=0.1, **flat)), "SGD turns back before it"
+    assert not overshoots(Ray(reward=np.array([0.4, 0.3, 0.2]), slope=-0.1, **flat)), "nothing was promised"

@@ -20,7 +20,7 @@ from vgrad_lab.checkpoints.loading import Checkpoint
 from vgrad_lab.checkpoints.probe import evaluation_prompts
 from vgrad_lab.checkpoints.scene import ForecastSettings, Scene, Weights, kept, look, move, start_logits, thinned
 from vgrad_lab.checkpoints.tasks import LabelCopy, PromptBatch, draw_prompts, encode_prompts
-from vgrad_lab.ray import Ray, along, band, expit, logit
+from vgrad_lab.ray import Ray, along, band, expit, logit, overshoots
 
 WIDTH: dict[str, float] = {"adamw": 0.11, "sgd": 0.146}
 """Conformal width of the 90 % band of ``ray.band``, from the calibration ladders (tools/calibrate.py)."""
@@ -31,7 +31,8 @@ class Forecast:
     """Expected reward after 0 … updates, with a band; what it was made of, and what it cost.
 
     turns: updates at which the gradient was measured. noise_factor: Adam's share of a full sign step, ⟨μ, d⟩/‖μ‖₁, at
-    each of them (1 for sgd). forward, backward: prompts pushed through the model either way.
+    each of them (1 for sgd). overshoots: the reward falls along a ray, the forecast is too low (``ray.overshoots``).
+    forward, backward: prompts pushed through the model either way.
     """
 
     reward: Float[ndarray, " K"]
@@ -39,6 +40,7 @@ class Forecast:
     upper: Float[ndarray, " K"]
     turns: tuple[int, ...]
     noise_factor: tuple[float, ...]
+    overshoots: bool
     forward: int
     backward: int
 
@@ -85,6 +87,7 @@ def forecast(
     turns: list[int] = []
     factors: list[float] = []
     memory: Weights | None = None
+    over = False
     with kept(model, parameters):
         evaluation = evaluation_prompts(checkpoint, task, settings.evaluation_prompts)
         batches = [fresh_prompts(checkpoint, task, settings, i) for i in range(settings.passes)]
@@ -99,19 +102,21 @@ def forecast(
             stop = turn_at(ray, x, settings, total=total, done=done, turns=len(turns))
             curve += continued(curve[-1], ray, x[1 : stop + 1])
             move(s.parameters, direction, rl.learning_rate * x[stop])
+            over |= overshoots(ray)
             turns.append(done)
             factors.append(noise_factor(m, direction) if rl.optimizer == "adamw" else 1.0)
             forward += looks
-    drawn = len(turns) * (settings.prompts // settings.micro_batch) * settings.micro_batch
-    copies = settings.passes * settings.prompts if rl.kl > 0 else 0
-    return Forecast(
-        np.array(curve),
-        *band(np.array(curve), width=width_of(rl, settings)),
-        turns=tuple(turns),
-        noise_factor=tuple(factors),
-        forward=(1 + (rl.kl > 0)) * len(evaluation.last) + forward * len(s.evaluation.last) + drawn + copies,
-        backward=(4 if rl.kl > 0 else 3) * drawn,
-    )
+    spent = prompts_spent(rl, settings, len(turns), whole=len(evaluation.last), looked=forward * len(s.evaluation.last))
+    bounds = band(np.array(curve), width=width_of(rl, settings))
+    return Forecast(np.array(curve), *bounds, tuple(turns), tuple(factors), over, *spent)
+
+
+def prompts_spent(
+    rl: GrpoSettings, settings: ForecastSettings, turns: int, *, whole: int, looked: int
+) -> tuple[int, int]:
+    """Prompts pushed forward and backward: the evaluation set once, looks along the rays, those drawn at each turn."""
+    drawn, kl = turns * (settings.prompts // settings.micro_batch) * settings.micro_batch, rl.kl > 0
+    return (1 + kl) * whole + looked + drawn + kl * settings.passes * settings.prompts, (3 + kl) * drawn
 
 
 def forecast_result(checkpoint: Checkpoint, task: LabelCopy, plan: ForecastPlan) -> dict[str, Any]:
@@ -131,6 +136,7 @@ def forecast_result(checkpoint: Checkpoint, task: LabelCopy, plan: ForecastPlan)
         "gain_mean": float(np.mean(f.reward[list(rl.budgets)] - f.reward[0])),
         "turns": list(f.turns),
         "noise_factor": list(f.noise_factor),
+        "overshoots": f.overshoots,
         "prompts": {"forward": f.forward, "backward": f.backward, "rl_forward": updates, "rl_backward": updates},
     }
 

@@ -8,6 +8,11 @@ import typer
 
 from vgrad_lab.experiments.command_line import Json, Quiet, as_json
 
+OVERSHOOTS = (
+    "warning: the reward falls along the ray: steps of this rate are large for the model, the forecast is too low; "
+    "lower the rate, or judge by a short run"
+)
+
 
 def forecast(
     path: Annotated[Path, typer.Argument(help="A checkpoint folder, or a ladder (a folder of step<number> folders).")],
@@ -94,6 +99,8 @@ def describe(records: list[dict[str, Any]]) -> str:
         if rows[0].record["result"]["optimizer"] == "adamw":
             factors = [f for r in rows for f in r.record["result"]["noise_factor"]]
             lines.append(f"noise leaves {min(factors):.2f} to {max(factors):.2f} of a full sign step")
+        if over := [r.name for r in rows if r.record["result"].get("overshoots")]:
+            lines.append(f"{OVERSHOOTS}: {', '.join(over)}")
         lines += [*(advice(rows) if len(rows) > 1 else []), cost(rows)]
     lines += [f"{r['checkpoint']['name']} FAILED: {r['error']}" for r in records if r["status"] != "done"]
     return "\n".join(lines)

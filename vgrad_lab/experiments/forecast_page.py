@@ -63,8 +63,8 @@ def page(
 
 
 LIMITS = (
-    "- Steps that are large for the model make the ray overshoot, and the forecast then falls where runs rise "
-    "([log](log.md)). A forecast that falls from a rewarding checkpoint is a sign of it: do not trust it.",
+    "- Steps that are large for the model make the ray overshoot, and the forecast then falls or stalls where runs "
+    "rise ([log](log.md)). `vgrad forecast` warns where it sees a ray fall: do not trust the number then.",
     "- One task with one answer token, models of half a million parameters: nothing here is measured on a large model.",
     "- The forecast is of the mean run. It is first order in the learning rate along each ray: what the noise of "
     "sampling does to the reward by itself is not in it (see the control).",
