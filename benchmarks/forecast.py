@@ -57,10 +57,11 @@ def cost(folder: Path, optimizer: str, repeats: int) -> dict[str, Any]:
 
 
 def trl_seconds(folder: Path) -> float:
-    """Seconds of the AdamW run's updates in TRL's GRPOTrainer, on the same prompts; its start is not counted."""
+    """Processor seconds of the AdamW run in TRL's GRPOTrainer, on the same prompts, with the trainer's start."""
     rl, task = default_settings("adamw"), LabelCopy()
     prompts = draw_prompts(task, rl.budgets[-1] * rl.prompts, rng=np.random.default_rng([0, 1]))
-    return run_trl(load_checkpoint(folder), prompts, rl, 0)[1] * rl.budgets[-1]
+    checkpoint = load_checkpoint(folder)
+    return processor_seconds(lambda: run_trl(checkpoint, prompts, rl, 0))
 
 
 def main() -> None:
