@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from huggingface_hub import constants
+from huggingface_hub.errors import OfflineModeIsEnabled
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
@@ -370,9 +371,13 @@ def test_offline_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="HF_HUB_OFFLINE is set"):
         resolve(SPEC, endpoint="http://127.0.0.1:9")
+    assert not hub_client.transient(OfflineModeIsEnabled("said at once"))
+    assert hub_client.transient(ConnectionError("asked again"))
 
 
 def test_names_are_listed_never_made_up(hub: Hub) -> None:
+    longer = copies.small().with_branch("stage1-step4000-tokens9B-hf", copies.rung("another format"))
+    hub.repositories[longer.name] = longer
     ladder = resolve(SPEC, endpoint=hub.endpoint)
     assert [rung.name for rung in ladder.rungs] == [copies.stage1(step) for step in (1000, 2000, 3000)]
     assert [rung.tokens for rung in ladder.rungs] == [3, 5, 7]

@@ -96,6 +96,13 @@ def test_downloads_hide_behind_longer_work() -> None:
     assert plan.total_seconds == 60.0
 
 
+def test_a_third_rung_waits_for_room_on_the_disk() -> None:
+    """Downloads of 1, 1 and 10 s, work of 5 s: the third starts when the first is evicted at 6 s, not at 2 s."""
+    plan = make_plan(inventories([10 - 7, 10 - 7, 100 - 7]), rate=10.0, compute=5.0)
+    assert plan.total_seconds == 21.0
+    assert plan.peak_bytes == 110
+
+
 @pytest.mark.parametrize(("rate", "compute"), [(0.0, 0.0), (-1.0, 0.0), (float("nan"), 0.0), (1.0, -1.0)])
 def test_numbers_that_make_no_plan(rate: float, compute: float) -> None:
     with pytest.raises(UserError, match="give a"):
