@@ -366,3 +366,16 @@ def test_rows_where_nothing_can_be_learnt() -> None:
             match=whole("no group is kept: all have probability zero; give rewards that differ between answers"),
         ):
             row(ESTIMATORS[name], flat, group=2)
+
+
+@pytest.mark.parametrize("aggregation", ["sum", "sequence_mean"])
+def test_groups_of_equal_rewards_are_drawn_again_without_a_group_rule_too(aggregation: str) -> None:
+    alone = Estimator(
+        "mine", "R g", "a reader", "biased", token=rules.constant_baseline, mixed_only=True, aggregation=aggregation
+    )
+    problem = random_problem(binary=True, seed=4)
+    fast, slow = (exact_moments(alone, problem, group=3, tuples=tuples) for tuples in (False, True))
+    np.testing.assert_allclose(fast.mean, slow.mean, rtol=0, atol=ALGEBRA)
+    assert fast.variance == pytest.approx(slow.variance, abs=ALGEBRA)
+    every = exact_moments(replace(alone, mixed_only=False), problem, group=3)
+    assert np.abs(fast.mean - every.mean).max() > 1e-4

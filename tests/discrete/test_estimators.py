@@ -278,7 +278,9 @@ def test_options_out_of_range(options: dict[str, float], message: str) -> None:
 
 def test_sets_stand_alone() -> None:
     sets = ESTIMATORS["trepo_anchors"]
-    message = whole("trepo_anchors has sets; they are for single samples: no token, group, token_mean, whitened")
+    message = whole(
+        "trepo_anchors has sets; they are for single samples: no token, group, token_mean, mixed_only, whitened"
+    )
     for change in ({"group": "group_mean"}, {"token": rules.gae}, {"aggregation": "token_mean"}, {"whitened": True}):
         with pytest.raises(ValueError, match=message):
             replace(sets, **change)

@@ -139,13 +139,14 @@ class Estimator:
     def __post_init__(self) -> None:
         if self.sets is not None and (self.token is not None or not self.independent):
             raise ValueError(
-                f"{self.name} has sets; they are for single samples: no token, group, token_mean, whitened"
+                f"{self.name} has sets; they are for single samples: no token, group, token_mean, mixed_only, whitened"
             )
 
     @property
     def independent(self) -> bool:
         """Whether samples do not see each other, so that a group is a mean of independent directions."""
-        return self.group is None and self.aggregation in ("sum", "constant", "sequence_mean") and not self.whitened
+        apart = self.aggregation in ("sum", "constant", "sequence_mean")
+        return self.group is None and apart and not (self.whitened or self.mixed_only)
 
 
 def random_problem(
