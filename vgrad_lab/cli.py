@@ -16,6 +16,7 @@ from vgrad_lab.experiments import (
     ladder_commands,
     readings_command,
     report_command,
+    sweep_command,
     verify_command,
 )
 from vgrad_lab.experiments.command_line import Json, Quiet, Seed, Stopped, as_json
@@ -116,6 +117,7 @@ app.command()(checkpoint_commands.rl)
 
 app.command()(readings_command.readings)
 app.command()(report_command.report)
+app.command()(sweep_command.sweep)
 
 
 @app.command()

@@ -7,6 +7,7 @@ is never run twice and a changed protocol is a new unit. Timings stand apart, so
 import hashlib
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,26 @@ def publish(folder: Path, record: dict[str, Any], *, seconds: float | None = Non
 
 def read_records(folder: Path, kind: str = UNITS) -> dict[str, dict[str, Any]]:
     """All published records by unit id; an unreadable file is set aside as ``*.corrupt`` and counts as not run."""
-    records = {}
-    for path in sorted((folder / kind).glob("*.json")):
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            records[str(record["unit"])] = record
-        except (ValueError, KeyError, TypeError):
+    found = ((path, _read(path)) for path in sorted((folder / kind).glob("*.json")))
+    return {str(record["unit"]): record for _, record in found if record is not None}
+
+
+def read_record(folder: Path, unit: str) -> dict[str, Any] | None:
+    """The published record of one unit, or None; an unreadable file is set aside as by `read_records`."""
+    return _read(folder / UNITS / f"{unit}.json")
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        record["unit"]
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        with suppress(OSError):  # another reader has set it aside, or the folder may only be read
             path.replace(path.with_suffix(".corrupt"))
-    return records
+        return None
+    return dict(record)
 
 
 def export(folder: Path) -> Path:

@@ -10,13 +10,14 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from tqdm.auto import tqdm
 
 from vgrad_lab.checkpoints.errors import UserError
+from vgrad_lab.checkpoints.executors import DIED, describe
 from vgrad_lab.checkpoints.forecast import ForecastPlan, forecast_result
 from vgrad_lab.checkpoints.grpo import GrpoSettings, facts, train
 from vgrad_lab.checkpoints.ladders import Rung
@@ -53,6 +54,34 @@ class Unit:
         """Readable id that ends in a hash of everything the result depends on."""
         key = digest([self.sha256, task_identity(self.task), self.protocol, self.seed])
         return f"{self.rung.name}-{self.stage}-s{self.seed}-{key}"
+
+    def run(self, *, halvings: int = 0, device: str = "cpu") -> dict[str, Any]:
+        """The finished record; a halved micro-batch is named in it. Raises what went wrong."""
+        settings = halved(self.settings, halvings)
+        result = compute(self, settings, device)
+        record = {**_record(self), "status": "done", "device": device, "result": result}
+        return {**record, "micro_batch": micro_batch(settings)} if halvings else record
+
+    def can_halve(self, halvings: int) -> bool:
+        """Whether the micro-batch can be halved so many times."""
+        return micro_batch(self.settings) >> halvings >= 1
+
+    def failed(self, error: str) -> dict[str, Any]:
+        """The record of a failure."""
+        return {**_record(self), "error": error}
+
+
+def micro_batch(settings: Settings) -> int:
+    """Prompts that go through the model at a time."""
+    return settings.rl.micro_batch if isinstance(settings, ForecastPlan) else settings.micro_batch
+
+
+def halved(settings: Settings, times: int) -> Settings:
+    """The same settings with the micro-batch halved so many times, at least 1."""
+    size = max(micro_batch(settings) >> times, 1)
+    if isinstance(settings, ForecastPlan):
+        return replace(settings, rl=replace(settings.rl, micro_batch=size))
+    return replace(settings, micro_batch=size)
 
 
 def recorded(settings: Settings) -> dict[str, Any]:
@@ -119,22 +148,25 @@ def _record(unit: Unit) -> dict[str, Any]:
     }
 
 
+def compute(unit: Unit, settings: Settings, device: str = "cpu") -> dict[str, Any]:
+    """Result of a unit under its settings (or those with a smaller micro-batch). Raises ValueError for NaN in it."""
+    checkpoint = load_checkpoint(unit.rung.path, device=device)
+    if isinstance(settings, MeasureSettings):
+        result = measure(checkpoint, unit.task, settings, seed=unit.seed)
+    elif isinstance(settings, ForecastPlan):
+        result = forecast_result(checkpoint, unit.task, settings)
+    else:
+        result = train(checkpoint, unit.task, settings, seed=unit.seed)
+    digest(result)  # refuses NaN and infinity before anything is published
+    return result
+
+
 def run_unit(unit: Unit) -> dict[str, Any]:
     """Do one unit; an exception becomes a failed record with its text, never a lost sweep."""
-    record = _record(unit)
     try:
-        checkpoint = load_checkpoint(unit.rung.path)
-        if isinstance(unit.settings, MeasureSettings):
-            result = measure(checkpoint, unit.task, unit.settings, seed=unit.seed)
-        elif isinstance(unit.settings, ForecastPlan):
-            result = forecast_result(checkpoint, unit.task, unit.settings)
-        else:
-            result = train(checkpoint, unit.task, unit.settings, seed=unit.seed)
-        digest(result)  # refuses NaN and infinity before anything is published
+        return unit.run()
     except Exception as error:
-        message = " ".join(str(error).split())
-        return {**record, "error": message if isinstance(error, UserError) else f"{type(error).__name__}: {message}"}
-    return {**record, "status": "done", "result": result}
+        return unit.failed(describe(error))
 
 
 def _run_and_publish(folder: Path, unit: Unit) -> str:
@@ -225,6 +257,5 @@ def _run_pool(todo: list[Unit], folder: Path, workers: int, threads: int) -> Ite
             with _pool(1, threads) as pool:
                 yield unit, pool.submit(_run_and_publish, folder, unit).result()
         except BrokenProcessPool:
-            error = "the worker process died (killed, out of memory, or a crash in native code)"
-            publish(folder, {**_record(unit), "error": error})
+            publish(folder, unit.failed(DIED))
             yield unit, "failed"

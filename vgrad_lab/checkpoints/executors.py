@@ -1,0 +1,280 @@
+"""What runs a unit and where: one protocol of executors, and the local one with a process per unit."""
+
+import errno
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing import connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from vgrad_lab.checkpoints import claims
+from vgrad_lab.checkpoints.errors import UserError
+from vgrad_lab.checkpoints.store import canonical, publish, read_record
+
+Kind = Literal["done", "kept", "busy", "transient", "memory", "crash", "error", "store"]
+"""How a task ended: done now; done before; held by another worker; worth another try; out of memory; the process died;
+an error that would come again; the store cannot be written."""
+TRANSIENT = (errno.EAGAIN, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT, errno.ENETUNREACH)
+DIED = "the worker process died (killed, out of memory, or a crash in native code)"
+PRELOAD = ("__main__", "vgrad_lab.checkpoints.sweep")
+"""Modules that the server imports once, so that a process per unit starts in milliseconds."""
+
+GOODBYE = 10.0
+"""Seconds that a process may take to end after its last word."""
+
+
+@runtime_checkable
+class Work(Protocol):
+    """A unit as executors see it; it can be pickled."""
+
+    @property
+    def id(self) -> str:
+        """Its id, which is a file name too."""
+
+    def run(self, *, halvings: int, device: str) -> dict[str, Any]:
+        """The finished record, with the micro-batch halved so many times; raises what went wrong."""
+
+    def can_halve(self, halvings: int) -> bool:
+        """Whether the micro-batch can be halved so many times."""
+
+    def failed(self, error: str) -> dict[str, Any]:
+        """The record of a failure."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One attempt at one unit.
+
+    Args:
+        work: the unit.
+        folder: the store, which the worker reaches under the same path.
+        owner: name for the claim.
+        lease: seconds after which a silent worker counts as dead.
+        halvings: how many times the micro-batch is halved.
+        device: where the model goes, in the words of torch.
+    """
+
+    work: Work
+    folder: Path
+    owner: str
+    lease: float = claims.LEASE
+    halvings: int = 0
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt ended, and the error in words."""
+
+    kind: Kind
+    error: str = ""
+
+
+@runtime_checkable
+class Executor(Protocol):
+    """Runs tasks somewhere: `perform` is called on each in a process that may die."""
+
+    @property
+    def slots(self) -> int:
+        """How many tasks are taken at a time."""
+
+    def submit(self, task: Task) -> None:
+        """Start a task, or queue it."""
+
+    def finished(self, seconds: float) -> Sequence[tuple[Task, Outcome]]:
+        """Tasks that have ended since the last call; waits at most so long for the first."""
+
+    def close(self) -> None:
+        """End what still runs."""
+
+
+def perform(task: Task) -> Outcome:
+    """In the worker: claim the unit, run it and publish its record. Never raises an Exception."""
+    folder, unit = task.folder, task.work.id
+    try:
+        claim = claims.take(folder, unit, owner=task.owner, lease=task.lease)
+        if claim is None:
+            return Outcome("busy")
+        if is_done(folder, unit):  # published between the last look and the claim
+            claims.forget(folder, unit)
+            return Outcome("kept")
+        with claims.heartbeat(claim, lease=task.lease):
+            outcome = _run(task)
+        if outcome.kind in ("done", "kept"):
+            claims.forget(folder, unit)
+        else:
+            claims.release(folder, unit, task.owner)
+    except UserError as error:
+        claims.release(folder, unit, task.owner)
+        return Outcome("store", str(error))
+    return outcome
+
+
+def is_done(folder: Path, unit: str) -> bool:
+    """Whether a finished record of the unit is published."""
+    return (read_record(folder, unit) or {}).get("status") == "done"
+
+
+def _run(task: Task) -> Outcome:
+    start = time.perf_counter()
+    try:
+        record = task.work.run(halvings=task.halvings, device=task.device)
+        canonical(record)  # refuses NaN and infinity before anything is published
+    except Exception as error:
+        return outcome_of(error)
+    if is_done(task.folder, task.work.id):  # this worker was stopped, and another took the unit over
+        return Outcome("kept")
+    publish(task.folder, record, seconds=time.perf_counter() - start)
+    return Outcome("done")
+
+
+def outcome_of(error: BaseException) -> Outcome:
+    """Kind of an exception, from the exceptions that caused it, and its text as a record holds it."""
+    text = describe(error)
+    causes: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in causes:
+        causes.append(cause)
+        cause = cause.__cause__
+    if any(_is_memory(cause) for cause in causes):
+        return Outcome("memory", text)
+    if any(_is_transient(cause) for cause in causes):
+        return Outcome("transient", text)
+    return Outcome("error", text)
+
+
+def describe(error: BaseException) -> str:
+    """An exception in one line: what it says, after its name if it was not written for a user."""
+    message = " ".join(str(error).split())
+    return message if isinstance(error, UserError) else f"{type(error).__name__}: {message}"
+
+
+def _is_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    words = ("out of memory", "can't allocate memory", "cannot allocate memory")
+    if type(error).__name__ == "OutOfMemoryError" or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in text for w in words))
+
+
+def _is_transient(error: BaseException) -> bool:
+    if isinstance(error, ConnectionError | TimeoutError):
+        return True
+    return isinstance(error, OSError) and error.errno in TRANSIENT
+
+
+class LocalExecutor:
+    """A process per unit on this machine, so that a crash takes one unit with it.
+
+    workers: processes at a time; with gpus, one per GPU instead. threads: of each process. Processes come from a server
+    that has imported the heavy libraries once (where the system can fork), and die with their parent.
+    """
+
+    def __init__(
+        self, workers: int = 2, *, threads: int = 1, gpus: Sequence[str] = (), preload: Sequence[str] = PRELOAD
+    ) -> None:
+        for name, value in (("workers", workers), ("threads", threads)):
+            if value < 1:
+                raise UserError(f"{name} is {value}; give at least 1")
+        method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+        self._context: Any = multiprocessing.get_context(method)
+        if method == "forkserver":
+            self._context.set_forkserver_preload(list(preload))
+        self._threads = threads
+        self._free = list(gpus) if gpus else [""] * workers
+        self._on_gpu = bool(gpus)
+        self.slots = len(self._free)
+        self._running: list[tuple[BaseProcess, connection.Connection, Task, str]] = []
+
+    def submit(self, task: Task) -> None:
+        """Start a process; raises RuntimeError when every slot is taken."""
+        if not self._free:
+            raise RuntimeError(f"all {self.slots} slots are taken; wait for finished()")
+        gpu = self._free.pop()
+        here, there = self._context.Pipe(duplex=False)
+        before = os.environ.get("OMP_NUM_THREADS")
+        os.environ["OMP_NUM_THREADS"] = str(self._threads)  # read when the server or the process imports torch
+        try:
+            process = self._context.Process(target=_child, args=(task, there, self._threads, gpu))
+            process.start()
+        finally:
+            if before is None:
+                del os.environ["OMP_NUM_THREADS"]
+            else:
+                os.environ["OMP_NUM_THREADS"] = before
+        there.close()
+        self._running.append((process, here, task, gpu))
+
+    def finished(self, seconds: float) -> list[tuple[Task, Outcome]]:
+        """What has ended; a process that died without a word is a crash."""
+        if not self._running:
+            return []
+        connection.wait([x for process, pipe, *_ in self._running for x in (process.sentinel, pipe)], timeout=seconds)
+        ended, still = [], []
+        for entry in self._running:
+            process, pipe, task, _ = entry
+            alive = process.is_alive()  # before the pipe: what it says last is not lost
+            said = _said(pipe)
+            if alive and said is None:
+                still.append(entry)
+                continue
+            ended.append((task, said or Outcome("crash", DIED)))
+            process.join(GOODBYE)
+            self._end(entry)
+        self._running = still
+        return ended
+
+    def close(self) -> None:
+        """Kill what still runs; its claims lapse with the processes."""
+        for entry in self._running:
+            self._end(entry)
+        self._running = []
+
+    def _end(self, entry: tuple[BaseProcess, connection.Connection, Task, str]) -> None:
+        process, pipe, _, gpu = entry
+        if process.is_alive():
+            process.kill()
+        process.join()
+        process.close()
+        pipe.close()
+        self._free.append(gpu)
+
+
+def _said(pipe: connection.Connection) -> Outcome | None:
+    try:
+        return pipe.recv() if pipe.poll() else None
+    except (EOFError, OSError):
+        return None
+
+
+def _child(task: Task, pipe: connection.Connection, threads: int, gpu: str) -> None:
+    """Set threads and GPU, follow the parent into the grave, perform, and tell."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent alone answers it
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+
+        def follow() -> None:
+            parent.join()
+            os._exit(1)
+
+        threading.Thread(target=follow, daemon=True).start()
+    if gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    set_threads(threads)
+    pipe.send(perform(task))
+    pipe.close()
+
+
+def set_threads(threads: int) -> None:
+    """Threads of this process, where torch is loaded or will be."""
+    import sys
+
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
