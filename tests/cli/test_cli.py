@@ -23,6 +23,9 @@ COMMANDS = tuple(
     for name in (
         "reproduce", "verify", "estimators", "ladder pretrain", "measure", "rl", "report", "credit", "doctor",
         "forecast",
+        "ladder list",
+        "ladder audit",
+        "ladder plan",
     )
 )  # fmt: skip
 
