@@ -1,11 +1,10 @@
 """Load one checkpoint from a folder, or say in one line why it cannot be loaded."""
 
 import hashlib
-import json
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from vgrad_lab.checkpoints.errors import UserError
 from vgrad_lab.checkpoints.ladders import is_checkpoint
+from vgrad_lab.checkpoints.post_load import loaded_facts
 
 CHUNK = 1 << 22
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
@@ -30,21 +30,24 @@ class Checkpoint:
         tokenizer: its tokenizer.
         sha256: identity of the weights, see `content_identity`.
         path: the folder it came from.
+        facts: what the post-load check saw, for the record, see `loaded_facts`.
     """
 
     model: Any
     tokenizer: Any
     sha256: str
     path: Path
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def content_identity(path: Path | str) -> str:
-    """SHA-256 over names and bytes of the safetensors files, in the order of their names.
+    """SHA-256 over names and bytes of the safetensors files (of the `.bin` files where there are none), by name.
 
     Two folders with equal weights in equal files have equal identity, wherever they lie and whatever else they hold.
     """
     total = hashlib.sha256()
-    for file in sorted(Path(path).glob("*.safetensors")):
+    files = sorted(Path(path).glob("*.safetensors")) or sorted(Path(path).glob("*.bin"))
+    for file in files:
         digest = hashlib.sha256()
         with file.open("rb") as stream:
             while chunk := stream.read(CHUNK):
@@ -54,29 +57,41 @@ def content_identity(path: Path | str) -> str:
 
 
 def load_checkpoint(
-    path: Path | str, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    path: Path | str,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    device_map: str | dict[str, Any] | None = None,
+    allow_bin: bool = False,
 ) -> Checkpoint:
     """Model and tokenizer of a folder: from local safetensors only, and never with code from the folder.
 
     Args:
         path: folder with config.json, *.safetensors and a tokenizer.
-        dtype: type of the weights after loading; float16 overflows in OLMo-like models and is refused.
+        dtype: type of the weights after loading; float16 overflows in OLMo-like models and is refused. What bfloat16
+            costs is measured by `post_load.bfloat16_error`.
         device: where the model goes.
+        device_map: places of the layers of a model larger than one device, such as `auto`; needs `accelerate`, and
+            `device` is not used then.
+        allow_bin: read `.bin` files where there are no safetensors, as tensors alone (`weights_only`).
 
     Raises:
-        UserError: dtype is float16, the path is missing or no checkpoint, the weights are only in `.bin` files,
-            damaged, incomplete, superfluous or not finite, or the tokenizer is missing.
+        UserError: dtype is float16, the path is missing or no checkpoint, the weights are only in `.bin` files and that
+            is not allowed, damaged, incomplete, superfluous or not finite, the tokenizer is missing, or the model's
+            RoPE base or loss is not what config.json and finite weights should give.
     """
     path = Path(path)
     if dtype == torch.float16:
         raise UserError("dtype float16 overflows to NaN in OLMo-like models; choose float32 (to measure) or bfloat16")
-    _check_folder(path)
+    _check_folder(path, allow_bin=allow_bin)
     with quiet():
-        model, info = _load_model(path, dtype)
+        model, info = _load_model(path, dtype, device_map)
         tokenizer = _load_tokenizer(path)
     _check_keys(path, info)
     _check_finite(path, model)
-    return Checkpoint(model=model.to(device).eval(), tokenizer=tokenizer, sha256=content_identity(path), path=path)
+    model = (model if device_map is not None else model.to(device)).eval()
+    facts = loaded_facts(path, model, tokenizer)
+    return Checkpoint(model=model, tokenizer=tokenizer, sha256=content_identity(path), path=path, facts=facts)
 
 
 @contextmanager
@@ -94,7 +109,7 @@ def quiet() -> Iterator[None]:
             log.enable_progress_bar()
 
 
-def _check_folder(path: Path) -> None:
+def _check_folder(path: Path, *, allow_bin: bool) -> None:
     """Refuse what is no checkpoint folder, before any library touches it."""
     if not path.is_dir():
         what = "is a file" if path.exists() else "does not exist"
@@ -104,11 +119,12 @@ def _check_folder(path: Path) -> None:
             f"{path} is no checkpoint: it has no config.json; give a folder written by `save_pretrained` "
             "(for a ladder, one of its step<number> folders)"
         )
-    if not is_checkpoint(path):
+    if not is_checkpoint(path) and not (allow_bin and any(path.glob("*.bin"))):
         found = "only .bin weights" if any(path.glob("*.bin")) else "no weights"
         raise UserError(
             f"{path} has {found}; expected *.safetensors (.bin files can run code when loaded and are not read); "
-            "convert with `model.save_pretrained(folder)` in an environment you trust"
+            "convert with `model.save_pretrained(folder)` in an environment you trust, or pass allow_bin=True to read "
+            "them as tensors alone"
         )
     for file in sorted(path.glob("*.safetensors")):
         try:
@@ -118,18 +134,22 @@ def _check_folder(path: Path) -> None:
             raise UserError(f"{file} is damaged ({error}); download or write the checkpoint again") from error
 
 
-def _load_model(path: Path, dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
+def _load_model(path: Path, dtype: torch.dtype, device_map: str | dict[str, Any] | None) -> tuple[Any, dict[str, Any]]:
     """Model and loading report."""
     try:
         return AutoModelForCausalLM.from_pretrained(
             path,
             dtype=dtype,
-            use_safetensors=True,
+            use_safetensors=is_checkpoint(path),
+            weights_only=True,
+            device_map=device_map,
             local_files_only=True,
             trust_remote_code=False,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, json.JSONDecodeError, SafetensorError) as error:
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:  # whatever a library makes of a damaged file
         reason = " ".join(str(error).split())[:300]
         raise UserError(
             f"{path} cannot be loaded as a causal language model ({reason}); "
