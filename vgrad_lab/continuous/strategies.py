@@ -18,7 +18,7 @@ Everything shrinks: to the first name, one row, one step, one dimension, weights
 """
 
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy import ndarray
