@@ -1,0 +1,18 @@
+"""Real submitit on this machine: six units, one worker killed, the same table as the local executor's."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.integrations.sweep_units import same_table_as_local
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_six_units_with_one_job_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vgrad_lab.integrations.submitit_executor import SubmititExecutor
+
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    same_table_as_local(SubmititExecutor(2, folder=tmp_path / "logs", cluster="local"), tmp_path)
