@@ -12,6 +12,7 @@ from vgrad_lab.checkpoints.errors import UserError
 from vgrad_lab.experiments import (
     checkpoint_commands,
     estimators_command,
+    fetch_commands,
     forecast_command,
     ladder_commands,
     readings_command,
@@ -34,10 +35,13 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 ladder = typer.Typer(
-    name="ladder", help="Ladders of pretraining checkpoints: make, list, audit, plan.", no_args_is_help=True
+    name="ladder",
+    help="Ladders of pretraining checkpoints: make, list, audit, plan, fetch, evict.",
+    no_args_is_help=True,
 )
 app.add_typer(ladder)
 ladder_commands.add_to(ladder)
+fetch_commands.add_to(ladder)
 app.command()(forecast_command.forecast)
 
 

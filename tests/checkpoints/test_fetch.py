@@ -1,6 +1,7 @@
 """Rungs from the loopback hub: whole or not at all, whatever the wire, the disk and the process do."""
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -13,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import typer
+from typer.testing import CliRunner, Result
 
 from tests import tiny_models
 from tests.loopback_hub import FAULTS, Files, Hub, Repository, blob, folder_files, serve
@@ -29,6 +32,7 @@ from vgrad_lab.checkpoints.loading import content_identity, load_checkpoint, qui
 from vgrad_lab.checkpoints.prefetch import walk
 from vgrad_lab.checkpoints.resolve import Ladder, resolve
 from vgrad_lab.checkpoints.specs import FOLDER_PATTERN, LadderSpec
+from vgrad_lab.experiments import fetch_commands
 
 NAME = "ours/ladder"
 SPEC = LadderSpec(name="ours", pattern=FOLDER_PATTERN, repository=NAME)
@@ -387,3 +391,46 @@ def test_work_hides_downloads(tmp_path: Path) -> None:
 
 def shard(k: int, size: int) -> Files:
     return {"model.safetensors": blob(bytes([k]) * size, large=True)}
+
+
+def vgrad(*arguments: object) -> Result:
+    app = typer.Typer()
+    fetch_commands.add_to(app)
+    return CliRunner().invoke(app, [*map(str, arguments)])
+
+
+def test_commands(repository: Repository, tmp_path: Path) -> None:
+    """Fetch some, list, evict one, evict all; exit code 1 when a rung could not be fetched."""
+    spec, cache = tmp_path / "ours.yaml", tmp_path / "cache"
+    spec.write_text(f"repository: {NAME}\npattern: '{FOLDER_PATTERN}'\n")
+    with serve(repository, default=True) as hub:
+        done = vgrad("fetch", spec, "--to", 2, "--cache", cache)
+        assert done.exit_code == 0
+        assert [line.split()[0] for line in done.output.splitlines()] == ["step1", "step2"]
+        hub.plant("*/resolve/*/model-00001*", "404")
+        failed = vgrad("fetch", spec, "--cache", cache, "--json")
+        assert failed.exit_code == 1
+        rows = json.loads(failed.output)
+        assert [row["problem"] is None for row in rows] == [True, True, False]
+        assert rows[0]["sha256"] == content_identity(Path(rows[0]["path"]))
+    assert "2 rungs in" in vgrad("evict", "--cache", cache).output
+    wrong = vgrad("evict", "ours", "--rung", "step9", "--cache", cache)
+    assert isinstance(wrong.exception, UserError)
+    assert "step1" in str(wrong.exception)
+    assert isinstance(vgrad("evict", "our", "--cache", cache).exception, UserError)
+    assert isinstance(vgrad("evict", "ours", "--all", "--cache", cache).exception, UserError)
+    assert isinstance(vgrad("evict", "--rung", 1, "--cache", cache).exception, UserError)
+    assert "1 rungs evicted" in vgrad("evict", "ours", "--rung", 1, "--cache", cache).output
+    assert list(cache.glob("*/.unfinished*/*"))
+    last = json.loads(vgrad("evict", "--all", "--cache", cache, "--json").output)
+    assert last["freed"] > last["rungs"][0]["bytes"] > 0
+    assert not list(cache.glob("*/*/*"))
+
+
+def test_a_refused_ladder_is_not_fetched(repository: Repository, tmp_path: Path) -> None:
+    spec, cache = tmp_path / "ours.yaml", tmp_path / "cache"
+    spec.write_text(f"repository: {NAME}\npattern: '{FOLDER_PATTERN}'\n")
+    with serve(FAULTS["duplicate rung"](repository), default=True) as hub:
+        assert isinstance(vgrad("fetch", spec, "--cache", cache).exception, UserError)
+        assert not weights(hub)
+        assert vgrad("fetch", spec, "--cache", cache, "--allow", "duplicate").exit_code == 0

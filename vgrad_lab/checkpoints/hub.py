@@ -7,11 +7,10 @@ import errno
 import hashlib
 import re
 import threading
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock
 
 from vgrad_lab.checkpoints.atomic import TEMPORARY
 from vgrad_lab.checkpoints.cache import (
@@ -128,8 +127,10 @@ def _wanted(inventory: Inventory, rung: NamedRung, *, allow_bin: bool) -> tuple[
     return tuple(sorted(files, key=lambda file: (file in weights.files, file.path)))
 
 
-def _only_one(part: Path) -> FileLock:
+def _only_one(part: Path) -> AbstractContextManager[Any]:
     """A lock on the folder of an unfinished download, which is made."""
+    from filelock import FileLock
+
     try:
         part.mkdir(parents=True, exist_ok=True)
     except OSError as error:
