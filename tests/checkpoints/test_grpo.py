@@ -11,6 +11,7 @@ import torch
 from tests import tiny_models
 from vgrad_lab.checkpoints import grpo, probe
 from vgrad_lab.checkpoints.errors import UserError
+from vgrad_lab.checkpoints.forecast import forecast
 from vgrad_lab.checkpoints.loading import Checkpoint, load_checkpoint
 from vgrad_lab.checkpoints.tasks import LabelCopy, draw_prompts, encode_prompts
 from vgrad_lab.impact import grpo_scale
@@ -163,3 +164,11 @@ def test_defaults_per_optimiser() -> None:
     assert grpo.default_settings("adamw") == grpo.GrpoSettings()
     with pytest.raises(UserError, match="'lion'; choose one of adamw, sgd"):
         grpo.default_settings("lion")
+
+
+def test_soft_capped_logits_are_not_trained_without_their_cap(tmp_path: Path) -> None:
+    path = tiny_models.save(tmp_path / "gemma", "Gemma2", head_dim=8, final_logit_softcapping=0.05)
+    with pytest.raises(UserError, match="soft-capping or scaling"):
+        grpo.train(load_checkpoint(path), LabelCopy(), FAST, seed=0)
+    with pytest.raises(UserError, match="soft-capping or scaling"):
+        forecast(load_checkpoint(path), LabelCopy(), FAST)

@@ -17,7 +17,7 @@ from vgrad_lab.checkpoints.errors import UserError
 from vgrad_lab.checkpoints.expected_update import explore, first_step, moments, noise_factor
 from vgrad_lab.checkpoints.grpo import GrpoSettings, learning_rates
 from vgrad_lab.checkpoints.loading import Checkpoint
-from vgrad_lab.checkpoints.probe import evaluation_prompts
+from vgrad_lab.checkpoints.probe import check_answer_logits, evaluation_prompts
 from vgrad_lab.checkpoints.scene import ForecastSettings, Scene, Weights, kept, look, move, start_logits, thinned
 from vgrad_lab.checkpoints.tasks import LabelCopy, PromptBatch, draw_prompts, encode_prompts
 from vgrad_lab.ray import Ray, along, band, expit, logit, overshoots
@@ -90,6 +90,7 @@ def forecast(
     over = False
     with kept(model, parameters):
         evaluation = evaluation_prompts(checkpoint, task, settings.evaluation_prompts)
+        check_answer_logits(model, evaluation)
         batches = [fresh_prompts(checkpoint, task, settings, i) for i in range(settings.passes)]
         first, *starts = (start_logits(model, b, rl.micro_batch) if rl.kl > 0 else None for b in (evaluation, *batches))
         s = Scene(model, parameters, evaluation, rl, settings, total, first)

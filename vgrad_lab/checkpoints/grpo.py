@@ -19,7 +19,14 @@ from torch import Tensor
 from vgrad_lab.advantage import Baseline, from_group
 from vgrad_lab.checkpoints.errors import UserError
 from vgrad_lab.checkpoints.loading import Checkpoint
-from vgrad_lab.checkpoints.probe import answer_logits, evaluation_prompts, micro_batches, on_device, reward_summary
+from vgrad_lab.checkpoints.probe import (
+    answer_logits,
+    check_answer_logits,
+    evaluation_prompts,
+    micro_batches,
+    on_device,
+    reward_summary,
+)
 from vgrad_lab.checkpoints.tasks import LabelCopy, PromptBatch, draw_prompts, encode_prompts
 from vgrad_lab.impact import Optimizer
 
@@ -162,6 +169,7 @@ def train(checkpoint: Checkpoint, task: LabelCopy, settings: GrpoSettings, *, se
     """
     model, total = checkpoint.model, settings.budgets[-1]
     evaluation = evaluation_prompts(checkpoint, task, settings.evaluation_prompts)
+    check_answer_logits(model, evaluation)
     drawn = draw_prompts(task, total * settings.prompts, rng=np.random.default_rng([seed, 1]))
     batch = encode_prompts(task, checkpoint.tokenizer, drawn)
     generator = torch.Generator(device=model.device).manual_seed(seed)

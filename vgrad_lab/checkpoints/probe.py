@@ -4,6 +4,7 @@ The state is the head's input at the answer position, *after* the final norm; re
 sampled from the full vocabulary (closed forms in ``one_step``). Only ‖∇J‖ needs a backward pass.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -84,6 +85,24 @@ def check_linear_head(model: Any, batch: PromptBatch) -> None:
         raise UserError(
             f"{type(model).__name__} logits differ from head·h by {difference:.3g} (soft-capping, scaling or a bias); "
             "the closed forms need a plain linear head, choose a model that has one"
+        )
+
+
+def check_answer_logits(model: Any, batch: PromptBatch) -> None:
+    """Refuse a transformers model whose logits are not its head's output (soft-capped, scaled): RL would miss that.
+
+    Raises UserError, naming the largest difference.
+    """
+    if not hasattr(model, "config"):
+        return
+    with torch.no_grad():
+        tokens, last, _ = on_device(model, batch, slice(0, 1))
+        direct = model(input_ids=tokens, use_cache=False).logits[0, int(last[0])]
+        difference = float((direct - answer_logits(model, tokens, last)[0]).abs().max())
+    if math.isfinite(difference) and difference > 1e-3 * max(1.0, float(direct.abs().max())):
+        raise UserError(
+            f"{type(model).__name__} logits differ from head output by {difference:.3g} (soft-capping or scaling), "
+            "which RL here would leave out; choose a model without, or switch it off in config.json"
         )
 
 
