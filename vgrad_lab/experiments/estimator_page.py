@@ -37,13 +37,19 @@ from vgrad_lab.discrete.estimator_types import Estimator, reference_problem
 
 problem = reference_problem()
 mine = Estimator(
-    "mine", "clip(R_i − R̄) g_i", "a reader", "biased",
+    "mine",
+    "clip(R_i − R̄) g_i",
+    "a reader",
+    "biased",
     group=lambda reward, options: group_mean(reward).clip(-1, 1),  # (groups, G) -> (groups, G)
 )
 print(f"residual {row(mine, problem, group=4).residual:.4f}")
 
 per_token = Estimator(
-    "discounted", "Σ_t γ^t R g_t", "a reader", "unbiased",  # a claim, which is checked
+    "discounted",
+    "Σ_t γ^t R g_t",
+    "a reader",
+    "unbiased",  # a claim, which is checked
     token=lambda p, options: p.reward[:, None] * 0.9 ** np.arange(p.tree.horizon) * p.tree.scored,  # (answers, tokens)
 )
 try:
