@@ -10,12 +10,10 @@ from vgrad_lab.checkpoints.cache import CachedRung, cached_rungs, clear_unfinish
 from vgrad_lab.checkpoints.cache import evict as evict_folder
 from vgrad_lab.checkpoints.errors import UserError
 from vgrad_lab.checkpoints.findings import nearest
-from vgrad_lab.checkpoints.known_ladders import find_spec
 from vgrad_lab.checkpoints.plan import gigabytes
 from vgrad_lab.checkpoints.prefetch import Step, walk
-from vgrad_lab.checkpoints.resolve import resolve, select
 from vgrad_lab.experiments.command_line import Json, as_json
-from vgrad_lab.experiments.ladder_commands import Allow, Every, From, Name, Rungs, To
+from vgrad_lab.experiments.ladder_commands import Allow, Every, From, Name, Rungs, To, chosen_ladder
 
 Cache = Annotated[Path | None, typer.Option(help="Folder of the cache; by default VGRAD_CACHE or ~/.cache/vgrad_lab.")]
 
@@ -36,11 +34,7 @@ def fetch(
 
     Examples: `vgrad ladder fetch olmo2-1b --rung 50000` · `vgrad ladder fetch my_ladder.yaml --cache /data/ladders`
     """
-    result = audit(
-        select(resolve(find_spec(name)), rung or (), start=start, stop=stop, every=every),
-        allow=allow or (),
-        progress=not json_,
-    )
+    result = audit(chosen_ladder(name, rung, start, stop, every), allow=allow or (), progress=not json_)
     require(result)
     allow_bin = "bin only" in result.allowed
     rows = []

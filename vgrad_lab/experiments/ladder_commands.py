@@ -43,7 +43,7 @@ def list_(
         else:
             typer.echo(_table([[s.name, s.repository, s.note] for s in known]))
         return
-    ladder = _ladder(name, rung, start, stop, every)
+    ladder = chosen_ladder(name, rung, start, stop, every)
     if json_:
         typer.echo(as_json([{**asdict(r), "tokens": _tokens(ladder, r)} for r in ladder.rungs]))
         return
@@ -69,7 +69,7 @@ def audit_(
 
     Examples: `vgrad ladder audit olmo2-1b-paper` · `vgrad ladder audit pythia-1b --to 1000 --allow duplicate`
     """
-    result = audit(_ladder(name, rung, start, stop, every), allow=allow or (), progress=not json_)
+    result = audit(chosen_ladder(name, rung, start, stop, every), allow=allow or (), progress=not json_)
     record = audit_record(result)
     _write(out, record)
     typer.echo(as_json(record) if json_ else describe_audit(result))
@@ -94,7 +94,7 @@ def plan_(
 
     Examples: `vgrad ladder plan olmo2-1b-paper` · `vgrad ladder plan olmo2-1b --every 100000 --rate 50 --compute 900`
     """
-    result = audit(_ladder(name, rung, start, stop, every), allow=allow or (), progress=not json_)
+    result = audit(chosen_ladder(name, rung, start, stop, every), allow=allow or (), progress=not json_)
     require(result)
     plan = make_plan(result.usable, rate=rate * 1e6, compute=compute)
     record = {**plan_record(plan), "audit": audit_record(result)}
@@ -151,7 +151,8 @@ def describe_plan(plan: Plan, result: Audit) -> str:
     return "\n".join(lines)
 
 
-def _ladder(name: str, rungs: list[str] | None, start: int | None, stop: int | None, every: int | None) -> Ladder:
+def chosen_ladder(name: str, rungs: list[str] | None, start: int | None, stop: int | None, every: int | None) -> Ladder:
+    """The rungs that a command's arguments choose of a ladder."""
     return select(resolve(find_spec(name)), rungs or (), start=start, stop=stop, every=every)
 
 
