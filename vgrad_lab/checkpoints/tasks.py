@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from itertools import product
 from typing import Any
 
@@ -95,8 +96,9 @@ class PromptBatch:
     template: Int64[ndarray, "Q"]
 
 
-def task_identity(task: LabelCopy) -> str:
-    """First 16 hex digits of the SHA-256 of the task's canonical JSON: equal exactly when the task is equal."""
+@lru_cache(maxsize=8)
+def task_identity(task: Any) -> str:
+    """First 16 hex digits of the SHA-256 of a task's canonical JSON (a frozen dataclass): equal exactly when it is."""
     canonical = json.dumps({"task": type(task).__name__, **asdict(task)}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
