@@ -1,10 +1,13 @@
-"""Real text without a download: the language reference and the docstrings that ship with CPython."""
+"""Real text without a download: the language reference and docstrings that ship with CPython, and those of packages."""
 
 import ast
 import hashlib
+import importlib.util
+import platform
 import sysconfig
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, metadata, packages_distributions
 from pathlib import Path
 
 from vgrad_lab.checkpoints.errors import UserError
@@ -47,6 +50,60 @@ def stdlib_texts(*, characters: int | None = None, root: Path | None = None) -> 
             "so run with a Python that ships them (CPython from python.org, a distribution, conda or uv)"
         )
     return tuple(found)
+
+
+def corpus_texts(*, characters: int | None = None, packages: Sequence[str] = ()) -> tuple[str, ...]:
+    """``stdlib_texts``, then the different docstrings of installed packages in the order given.
+
+    The result depends on the versions of Python and of the packages. Packages are found, never imported.
+
+    Args:
+        characters: as in `stdlib_texts`, over everything.
+        packages: names of packages to import, such as `numpy`.
+
+    Raises:
+        UserError: a package is not installed, or has no source to read.
+        ValueError: characters is not positive.
+    """
+    texts = stdlib_texts(characters=characters)
+    left = None if characters is None else characters - sum(map(len, texts))
+    for name in packages:
+        if left is not None and left <= 0:
+            break
+        more = stdlib_texts(characters=left, root=package_folder(name))
+        texts = tuple(dict.fromkeys((*texts, *more)))
+        left = None if characters is None else characters - sum(map(len, texts))
+    return texts
+
+
+def package_folder(name: str) -> Path:
+    """Folder of an installed package's source. Raises UserError where there is none."""
+    try:
+        found = importlib.util.find_spec(name)
+    except ValueError:  # a module without a specification
+        found = None
+    folders = list(found.submodule_search_locations or ()) if found else []
+    if not folders:
+        raise UserError(f"package {name!r} is not installed (or has no folder); leave it out of `packages`")
+    return Path(folders[0])
+
+
+def licences(packages: Sequence[str]) -> dict[str, str]:
+    """Version and licence of each package as its metadata states them, Python's first."""
+    found = {"python": f"{platform.python_version()}, PSF-2.0"}
+    distributions = packages_distributions() if packages else {}
+    for name in packages:
+        try:
+            about = metadata(distributions.get(name, [name])[0])
+        except PackageNotFoundError:
+            found[name] = "not stated"
+            continue
+        classifiers = [c for c in about.get_all("Classifier") or () if c.startswith("License :: ")]
+        named = "; ".join(c.rsplit(" :: ", 1)[1] for c in classifiers)
+        short, free = (str(about.json.get(key, "")).strip() for key in ("license_expression", "license"))
+        stated = short or named or (free.splitlines()[0][:80] if free else "not stated")
+        found[name] = f"{about['Version']}, {stated}"
+    return found
 
 
 def texts_sha256(texts: tuple[str, ...]) -> str:

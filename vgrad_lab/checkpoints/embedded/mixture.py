@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int64
 from numpy import ndarray
 
-from vgrad_lab.checkpoints.embedded.corpus import stdlib_texts, texts_sha256
+from vgrad_lab.checkpoints.embedded.corpus import corpus_texts, texts_sha256
 from vgrad_lab.checkpoints.embedded.pretrain import LadderSettings
 from vgrad_lab.checkpoints.embedded.records import common_words, record_documents
 from vgrad_lab.checkpoints.embedded.tokenizer import END_ID, train_tokenizer
@@ -52,12 +52,12 @@ class Mixture:
 
 
 def build_mixture(settings: LadderSettings) -> Mixture:
-    """Corpus, tokenizer and all token streams, a function of the settings and the Python version.
+    """Corpus, tokenizer and all token streams, a function of the settings and of versions (Python's, the packages').
 
     Raises:
         UserError: the corpus is too small for one row.
     """
-    texts = stdlib_texts(characters=settings.characters)
+    texts = corpus_texts(characters=settings.characters, packages=settings.packages)
     tokenizer = train_tokenizer(texts, vocab=settings.vocab, model_max_length=settings.positions)
     rng = np.random.default_rng((settings.seed, RECORD_STREAM))
     documents = record_documents(texts, settings.documents, rng=rng)

@@ -62,7 +62,8 @@ def load_state(path: Path, optimisers: tuple[Optimizer, ...]) -> None:
     for name, value in load_file(path).items():
         i, j, key = name.split(".", 2)
         optimiser = optimisers[int(i)]
-        optimiser.state[_parameters(optimiser)[int(j)]][key] = value.clone()
+        parameter = _parameters(optimiser)[int(j)]
+        optimiser.state[parameter][key] = value.to(parameter.device).clone()
 
 
 def _parameters(optimiser: Optimizer) -> list[Tensor]:

@@ -14,6 +14,9 @@ SETTINGS_FILE = "settings.json"
 TRAINING_FILE = "training.json"
 FAMILIES = ("olmo2", "llama", "gpt_neox")
 """Architectures that a ladder may have: transformers' names."""
+PRECISIONS = ("float32", "bfloat16")
+LATER: dict[str, object] = {"family": "olmo2", "device": "cpu", "precision": "float32", "packages": (), "also": ()}
+"""Settings that came after the first ladders, with the values at which ``facts`` leaves them out."""
 RESUME_PREFIX = "resume-"
 """Prefix of the optimisers' state, kept beside the newest checkpoint until the ladder is finished."""
 
@@ -21,6 +24,8 @@ RESUME_PREFIX = "resume-"
 @dataclass(frozen=True)
 class LadderSettings:
     """Everything that decides the bytes of a ladder, on one machine with one number of threads.
+
+    On a GPU equal settings give nearly equal weights: some of its sums have no fixed order.
 
     Args:
         seed: seed of the initial weights, the record documents and the batches.
@@ -33,6 +38,10 @@ class LadderSettings:
         muon_lr, adam_lr: peak learning rates of the 2-D block matrices and of all else.
         weight_decay, clip, warmup, final_lr: decoupled decay, gradient-norm limit, warm-up steps, and the share of the
             peak learning rate that the cosine ends at.
+        device: where the model trains, in the words of torch.
+        precision: of the forward and backward products; weights, gradients and optimisers are float32 throughout.
+        packages: installed packages whose docstrings follow the standard library's text.
+        also: further steps with a checkpoint, such as early ones.
 
     Raises:
         UserError: a number that cannot work.
@@ -60,6 +69,10 @@ class LadderSettings:
     warmup: int = 50
     final_lr: float = 0.1
     family: str = "olmo2"
+    device: str = "cpu"
+    precision: str = "float32"
+    packages: tuple[str, ...] = ()
+    also: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         sizes = ("hidden", "layers", "heads", "intermediate", "batch", "length", "steps", "every", "documents")
@@ -72,6 +85,10 @@ class LadderSettings:
             raise UserError(f"hidden={self.hidden} must be an even multiple of heads={self.heads}; change one of them")
         if self.family not in FAMILIES:
             raise UserError(f"family is {self.family!r}; choose one of {', '.join(FAMILIES)}")
+        if self.precision not in PRECISIONS:
+            raise UserError(f"precision is {self.precision!r}; choose one of {', '.join(PRECISIONS)}")
+        if not all(1 <= step <= self.steps for step in self.also):
+            raise UserError(f"also is {self.also}; give steps from 1 to {self.steps}")
         if self.length > self.positions:
             raise UserError(f"length={self.length} exceeds positions={self.positions}; make positions larger")
         shares = (self.corpus_share, self.span_share, 1 - self.corpus_share - self.span_share)
@@ -87,9 +104,10 @@ TINY = LadderSettings(
 
 
 def facts(settings: LadderSettings) -> dict[str, object]:
-    """The settings by name; the family only where it is not OLMo-2, so that older ladders keep their identity."""
-    found = asdict(settings)
-    return found if settings.family != "olmo2" else {k: v for k, v in found.items() if k != "family"}
+    """The settings by name as JSON holds them; what came later only where it says something, so that older ladders
+    keep their identity."""
+    found = {k: v for k, v in asdict(settings).items() if k not in LATER or v != LATER[k]}
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in found.items()}
 
 
 def settings_identity(settings: LadderSettings) -> str:
@@ -100,7 +118,7 @@ def settings_identity(settings: LadderSettings) -> str:
 
 def checkpoint_steps(settings: LadderSettings) -> tuple[int, ...]:
     """Steps after which a checkpoint is saved."""
-    return tuple(sorted({*range(settings.every, settings.steps + 1, settings.every), settings.steps}))
+    return tuple(sorted({*range(settings.every, settings.steps + 1, settings.every), settings.steps, *settings.also}))
 
 
 def pretrain(
@@ -165,7 +183,7 @@ def _read_settings(settings: LadderSettings, folder: Path) -> dict[str, object]:
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}); delete {folder} and pretrain again") from error
     here = facts(settings)
-    here, there = ({"family": "olmo2", **x} for x in (here, there))
+    here, there = ({**LATER, **x} for x in (here, there))
     differing = [
         f"{k} {there.get(k)} there, {here.get(k)} asked" for k in {**here, **there} if there.get(k) != here.get(k)
     ]

@@ -2,6 +2,7 @@
 
 import json
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,12 +79,12 @@ def train(settings: LadderSettings, mixture: Mixture, folder: Path, *, progress:
     """Train from the newest checkpoint that can be resumed to the end, saving every checkpoint on the way.
 
     Raises:
-        UserError: the loss is not finite.
+        UserError: the loss is not finite, or there is no such device.
     """
     threads_before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        model = build_model(settings)
+        model = _placed(build_model(settings), settings.device)
         optimisers = build_optimisers(model, settings)
         position = _resume(settings, folder, model, optimisers)
         _loop(settings, mixture, folder, model, optimisers, position, progress)
@@ -120,7 +121,8 @@ def _step(
     settings: LadderSettings, model: Any, optimisers: tuple[Optimizer, ...], rows: Int64[ndarray, "B T1"]
 ) -> float:
     """One forward, backward and optimiser step; the loss before it, in nats per token."""
-    loss = _loss(model, rows)
+    with _products(settings):
+        loss = _loss(model, rows)
     torch.autograd.backward(loss)
     torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
     for optimiser in optimisers:
@@ -131,9 +133,27 @@ def _step(
 
 def _loss(model: Any, rows: Int64[ndarray, "B T1"]) -> Float[Tensor, ""]:
     """Mean cross-entropy of each row's tokens behind the first, given all before them."""
-    tokens = torch.from_numpy(rows)
+    tokens = torch.from_numpy(rows).to(model.device)
     logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
     return cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+
+
+def _placed(model: Any, device: str) -> Any:
+    """The model on the device."""
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError) as error:  # an unknown name; torch without that device
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"there is no device {device!r}; give cpu, or run where there is one ({reason})") from error
+
+
+def _products(settings: LadderSettings) -> AbstractContextManager[object]:
+    """The precision of the products inside; nothing at all for float32."""
+    if settings.precision == "float32":
+        return nullcontext()
+    return torch.autocast(torch.device(settings.device).type, dtype=torch.bfloat16)
 
 
 def _check_loss(kind: str, loss: float, step: int) -> None:
@@ -153,7 +173,7 @@ def _save(
     """Publish the optimisers' state, then the checkpoint, and only then drop the state before."""
     name = rung_name(position.step)
     model.eval()
-    with torch.no_grad():
+    with torch.no_grad(), _products(settings):
         validation = float(_loss(model, mixture.validation).item())
     model.train()
     _check_loss("validation", validation, position.step)
