@@ -17,8 +17,11 @@ from numpy import ndarray
 from torch import Tensor
 
 from vgrad_lab.advantage import Baseline, from_group
+from vgrad_lab.checkpoints.card import Placed, Watch, advantages, not_finite, place, placed_rows
 from vgrad_lab.checkpoints.errors import UserError
 from vgrad_lab.checkpoints.loading import Checkpoint
+from vgrad_lab.checkpoints.offload import HostAdamW
+from vgrad_lab.checkpoints.precision import Precision, known_precision, recomputing, running
 from vgrad_lab.checkpoints.probe import (
     answer_logits,
     check_answer_logits,
@@ -36,7 +39,14 @@ DEFAULTS: dict[str, tuple[float, float | None]] = {"adamw": (1e-4, 1.0), "sgd": 
 SGD is not clipped: clipping at 1 makes it a normalised step, which the forecast does not model (docs/log.md)."""
 Schedule = Literal["constant", "linear", "cosine"]
 """Shape of the learning rate after the warm-up."""
-LATER: dict[str, Any] = {"schedule": "constant", "warmup": 0, "kl": 0.0}
+LATER: dict[str, Any] = {
+    "schedule": "constant",
+    "warmup": 0,
+    "kl": 0.0,
+    "precision": "float32",
+    "recompute": False,
+    "states": "device",
+}
 """Settings that came after the first records, with the values at which ``facts`` leaves them out."""
 
 
@@ -46,6 +56,9 @@ class GrpoSettings:
 
     schedule: of the learning rate over the last budget's updates, after ``warmup`` updates that rise linearly from 0.
     kl: β of the penalty β·KL(π‖π_start) at the answer position, in reward per nat.
+    micro_batch: prompts that go through the model at a time; an update adds their gradients up.
+    precision: of the backbone's matrix products. recompute: layers are computed again in the backward pass, which saves
+    memory. states: where AdamW's moments and the weights that it changes lie; on the host they leave room on a card.
     """
 
     optimizer: Optimizer = "adamw"
@@ -62,6 +75,9 @@ class GrpoSettings:
     schedule: Schedule = "constant"
     warmup: int = 0
     kl: float = 0.0
+    precision: Precision = "float32"
+    recompute: bool = False
+    states: Literal["device", "host"] = "device"
 
     def __post_init__(self) -> None:
         if not self.budgets or list(self.budgets) != sorted(set(self.budgets)) or self.budgets[0] < 1:
@@ -80,6 +96,10 @@ class GrpoSettings:
             raise UserError(f"warmup is {self.warmup}; give a number of updates below the last budget")
         if not (math.isfinite(self.kl) and self.kl >= 0):
             raise UserError(f"kl is {self.kl}; give a number that is not negative")
+        known_precision(self.precision)
+        if self.micro_batch < 1 or self.states not in ("device", "host"):
+            given = f"micro_batch is {self.micro_batch} and states {self.states!r}"
+            raise UserError(f"{given}; give at least 1 prompt, and device or host")
 
 
 def default_settings(optimizer: str) -> GrpoSettings:
@@ -130,18 +150,28 @@ def make_optimizer(model: Any, settings: GrpoSettings) -> torch.optim.Optimizer:
     """AdamW (0.9, 0.999) or plain SGD, no weight decay."""
     if settings.optimizer == "sgd":
         return torch.optim.SGD(model.parameters(), lr=settings.learning_rate)
-    return torch.optim.AdamW(
-        model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.999), weight_decay=0.0, fused=True
-    )
+    kind = torch.optim.AdamW if settings.states == "device" else HostAdamW
+    return kind(model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.999), weight_decay=0.0, fused=True)
 
 
-def grpo_loss(logits: Tensor, target: Tensor, settings: GrpoSettings, generator: torch.Generator) -> Tensor:
-    """−mean(Â log π(a)) over prompts and group; samples drawn from ``logits``, advantages made in NumPy (no graph)."""
+def grpo_loss(
+    logits: Tensor, target: Tensor, settings: GrpoSettings, generator: torch.Generator, *, on_card: bool = False
+) -> Tensor:
+    """−mean(Â log π(a)) over prompts and group; samples drawn from ``logits``, advantages have no graph.
+
+    on_card: advantages as tensors where the logits lie, instead of in NumPy. Logits that are not finite give a loss
+    that is not, and samples of no meaning.
+    """
     logp = torch.log_softmax(logits.float(), -1)
-    action = torch.multinomial(logp.detach().exp(), settings.group_size, replacement=True, generator=generator)
-    reward = (action == target[:, None]).double().cpu().numpy()
-    advantage = from_group(reward, settings.baseline, ddof=settings.ddof, eps=settings.eps)
-    weight = torch.from_numpy(advantage).to(logp)
+    chance = logp.detach().exp()
+    chance = torch.where(torch.isfinite(chance), chance, 1.0)  # on a card NaN here would end the whole process
+    action = torch.multinomial(chance, settings.group_size, replacement=True, generator=generator)
+    reward = (action == target[:, None]).double()
+    if on_card:
+        weight = advantages(reward, settings.baseline, ddof=settings.ddof, eps=settings.eps).to(logp)
+    else:
+        made = from_group(reward.cpu().numpy(), settings.baseline, ddof=settings.ddof, eps=settings.eps)
+        weight = torch.from_numpy(made).to(logp)
     return -(weight * logp.gather(1, action)).mean()
 
 
@@ -161,29 +191,19 @@ def evaluate(model: Any, batch: PromptBatch, micro_batch: int) -> dict[str, floa
     return reward_summary(torch.cat(parts).cpu().numpy(), batch)
 
 
-def train(checkpoint: Checkpoint, task: LabelCopy, settings: GrpoSettings, *, seed: int) -> dict[str, Any]:
+def train(
+    checkpoint: Checkpoint, task: LabelCopy, settings: GrpoSettings, *, seed: int, on_card: bool | None = None
+) -> dict[str, Any]:
     """Run GRPO from a checkpoint (whose model is changed in place) and record the reward at every budget.
 
-    seed: of the prompts drawn and the answers sampled. Raises UserError when the loss or the weights become
-    non-finite. Returns plain numbers, gain_mean = mean over budgets of R_after − R_before.
+    seed: of the prompts drawn and the answers sampled. on_card: nothing that the host would have to wait for; default
+    where the model is not on the CPU. Raises UserError when the loss or the weights become non-finite. Returns plain
+    numbers, gain_mean = mean over budgets of R_after − R_before.
     """
-    model, total = checkpoint.model, settings.budgets[-1]
-    evaluation = evaluation_prompts(checkpoint, task, settings.evaluation_prompts)
-    check_answer_logits(model, evaluation)
-    drawn = draw_prompts(task, total * settings.prompts, rng=np.random.default_rng([seed, 1]))
-    batch = encode_prompts(task, checkpoint.tokenizer, drawn)
-    generator = torch.Generator(device=model.device).manual_seed(seed)
-    optimizer, rates = make_optimizer(model, settings), learning_rates(settings)
-    reference = copy.deepcopy(model) if settings.kl > 0 else None
-    curve = {0: evaluate(model, evaluation, settings.micro_batch)}
-    for update in range(1, total + 1):
-        for group in optimizer.param_groups:
-            group["lr"] = float(settings.learning_rate * rates[update - 1])
-        step(model, optimizer, batch, update - 1, settings, generator, reference=reference)
-        if update in settings.budgets:
-            curve[update] = evaluate(model, evaluation, settings.micro_batch)
-            if not np.isfinite(curve[update]["reward"]):
-                raise UserError(f"the reward is not finite after {update} updates; lower the learning rate")
+    model = checkpoint.model
+    on_card = model.device.type != "cpu" if on_card is None else on_card
+    with running(model, settings.precision, mask=on_card), recomputing(model, settings.recompute):
+        curve = _curve(checkpoint, task, settings, seed, on_card)
     after = [curve[k] for k in settings.budgets]
     before = curve[0]["reward"]
     return {
@@ -199,33 +219,67 @@ def train(checkpoint: Checkpoint, task: LabelCopy, settings: GrpoSettings, *, se
     }
 
 
+def _curve(
+    checkpoint: Checkpoint, task: LabelCopy, settings: GrpoSettings, seed: int, on_card: bool
+) -> dict[int, dict[str, float]]:
+    """Rewards before the first update and at every budget."""
+    model, total = checkpoint.model, settings.budgets[-1]
+    evaluation = evaluation_prompts(checkpoint, task, settings.evaluation_prompts)
+    check_answer_logits(model, evaluation)
+    drawn = draw_prompts(task, total * settings.prompts, rng=np.random.default_rng([seed, 1]))
+    batch = encode_prompts(task, checkpoint.tokenizer, drawn)
+    generator = torch.Generator(device=model.device).manual_seed(seed)
+    optimizer, rates = make_optimizer(model, settings), learning_rates(settings)
+    reference = copy.deepcopy(model) if settings.kl > 0 else None
+    watch = Watch(model.device) if on_card else None
+    prompts = place(model, batch) if on_card else batch
+    curve = {0: evaluate(model, evaluation, settings.micro_batch)}
+    for update in range(1, total + 1):
+        for group in optimizer.param_groups:
+            group["lr"] = float(settings.learning_rate * rates[update - 1])
+        step(model, optimizer, prompts, update - 1, settings, generator, reference=reference, watch=watch)
+        if update in settings.budgets:
+            if watch is not None:
+                watch.check(update)
+            curve[update] = evaluate(model, evaluation, settings.micro_batch)
+            if not np.isfinite(curve[update]["reward"]):
+                raise UserError(f"the reward is not finite after {update} updates; lower the learning rate")
+    return curve
+
+
 def step(
     model: Any,
     optimizer: torch.optim.Optimizer,
-    batch: PromptBatch,
+    batch: PromptBatch | Placed,
     index: int,
     settings: GrpoSettings,
     generator: torch.Generator,
     *,
     reference: Any = None,
+    watch: Watch | None = None,
 ) -> None:
-    """One update on the index-th block of prompts: forward, sample, backward, clip, step.
+    """One update on the index-th block of prompts: forward, sample, backward per micro-batch; then clip and step.
 
-    reference: the starting model, which the KL penalty needs where ``settings.kl`` is above 0.
+    reference: the starting model, which the KL penalty needs where ``settings.kl`` is above 0. watch: told whether the
+    update was finite; without one a UserError is raised at once, for which the host waits.
     """
-    rows = slice(index * settings.prompts, (index + 1) * settings.prompts)
-    tokens, last, target = on_device(model, batch, rows)
-    logits = answer_logits(model, tokens, last)
-    norm = logits.new_tensor(float("nan"))
-    if bool(torch.isfinite(logits).all()):
-        loss = grpo_loss(logits, target, settings, generator)
+    finite, stop = torch.ones((), dtype=torch.bool, device=model.device), (index + 1) * settings.prompts
+    for start in range(index * settings.prompts, stop, settings.micro_batch):
+        rows = slice(start, min(start + settings.micro_batch, stop))
+        tokens, last, target = placed_rows(batch, rows) if isinstance(batch, Placed) else on_device(model, batch, rows)
+        logits = answer_logits(model, tokens, last)
+        finite = finite & torch.isfinite(logits).all()
+        loss = grpo_loss(logits, target, settings, generator, on_card=watch is not None)
         if settings.kl > 0:
             with torch.no_grad():
-                start = answer_logits(reference, tokens, last)
-            loss = loss + settings.kl * divergence(logits, start).mean()
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip or math.inf)
-    if not bool(torch.isfinite(norm)):
-        raise UserError(f"logits or gradient are not finite at update {index + 1}; lower the learning rate")
+                before = answer_logits(reference, tokens, last)
+            loss = loss + settings.kl * divergence(logits, before).mean()
+        torch.autograd.backward(loss * (len(target) / settings.prompts))
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip or math.inf)
+    finite = finite & torch.isfinite(norm)
+    if watch is not None:
+        watch.note(finite, index)
+    elif not bool(finite):
+        raise UserError(not_finite(index + 1))
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
