@@ -125,7 +125,7 @@ def answer_text(tokenizer: Any, answer: list[int], stop: tuple[int, ...], texts:
 
 
 def token_logprobs(
-    model: Any, rollouts: Rollouts, rows: slice = slice(None)
+    model: Any, rollouts: Rollouts, rows: slice | Int64[Tensor, "R"] = slice(None)
 ) -> tuple[Float[Tensor, "B N"], Bool[Tensor, "B N"]]:
     """log π of each answer token under the tempered policy, with gradient, and which entries are answer tokens.
 
