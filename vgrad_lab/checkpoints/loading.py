@@ -86,9 +86,9 @@ def load_checkpoint(
     _check_folder(path, allow_bin=allow_bin)
     with quiet():
         model, info = _load_model(path, dtype, device_map)
-        tokenizer = _load_tokenizer(path)
-    _check_keys(path, info)
-    _check_finite(path, model)
+        tokenizer = load_tokenizer(path)
+    check_keys(path, info)
+    check_finite(path, model)
     model = (model if device_map is not None else model.to(device)).eval()
     facts = loaded_facts(path, model, tokenizer)
     return Checkpoint(model=model, tokenizer=tokenizer, sha256=content_identity(path), path=path, facts=facts)
@@ -157,7 +157,7 @@ def _load_model(path: Path, dtype: torch.dtype, device_map: str | dict[str, Any]
         ) from error
 
 
-def _load_tokenizer(path: Path) -> Any:
+def load_tokenizer(path: Path) -> Any:
     """Tokenizer of the folder."""
     if not any((path / name).is_file() for name in TOKENIZER_FILES):
         raise UserError(
@@ -171,7 +171,7 @@ def _load_tokenizer(path: Path) -> Any:
         raise UserError(f"the tokenizer in {path} cannot be loaded ({reason}); save it again") from error
 
 
-def _check_keys(path: Path, info: dict[str, Any]) -> None:
+def check_keys(path: Path, info: dict[str, Any]) -> None:
     """Refuse weights that do not match the model one to one."""
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
         names = sorted(str(name) for name in info.get(kind) or ())
@@ -183,7 +183,7 @@ def _check_keys(path: Path, info: dict[str, Any]) -> None:
             )
 
 
-def _check_finite(path: Path, model: Any) -> None:
+def check_finite(path: Path, model: Any) -> None:
     """Refuse NaN and infinity, and name the tensor."""
     for name, tensor in model.named_parameters():
         if not bool(torch.isfinite(tensor).all()):
