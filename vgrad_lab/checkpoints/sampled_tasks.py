@@ -67,6 +67,8 @@ class SampledTask:
 
 
 Task = LabelCopy | SampledTask
+NO_FORECAST = "the forecast needs closed forms over one token, which a task with sampled answers does not have"
+"""Why there is no forecast of a SampledTask."""
 
 
 def task_name(task: Task) -> str:
