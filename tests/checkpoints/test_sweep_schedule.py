@@ -1,5 +1,9 @@
 """The scheduler with processes of its own: retries, halving, isolation, and what it never does twice."""
 
+import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -213,3 +217,49 @@ def test_status_changes_nothing(tmp_path: Path, diary: Path) -> None:
     assert rows([*works, Fake("b", diary)], tmp_path)[1]["status"] == "open"
     assert sorted(tmp_path.rglob("*")) == before
     assert schedule.table([]) == "0 units: 0 done, 0 failed"
+
+
+INTERRUPTED = """
+import sys
+from pathlib import Path
+from tests.checkpoints.fake_units import Fake
+from vgrad_lab.checkpoints.executors import LocalExecutor
+from vgrad_lab.checkpoints.schedule import run_units
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    works = [Fake(c, folder / "diary", seconds=60.0) for c in "ab"]
+    try:
+        run_units(works, folder, LocalExecutor(2, preload=("slow_to_import",)), progress=False)
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+
+
+@pytest.mark.parametrize("moment", ["importing", "diary"])
+def test_ctrl_c_is_answered_by_the_parent_alone(tmp_path: Path, moment: str) -> None:
+    """While the server of the processes imports, and while units run: no traceback from below, and nobody survives."""
+    (tmp_path / "job.py").write_text(INTERRUPTED)
+    (tmp_path / "slow_to_import.py").write_text(
+        f"import pathlib, time\npathlib.Path({str(tmp_path / 'importing')!r}).touch()\ntime.sleep(0.7)\n"
+    )
+    run = subprocess.Popen(
+        [sys.executable, str(tmp_path / "job.py"), str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": f"{Path(__file__).parents[2]}{os.pathsep}{tmp_path}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job starts with it ignored
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / moment).exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(run.pid, signal.SIGINT)
+    assert run.communicate(timeout=60)[0] == "interrupted\n"
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(run.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.02)
+    pytest.fail("processes survive their parent")

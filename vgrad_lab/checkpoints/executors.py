@@ -2,9 +2,6 @@
 
 import errno
 import multiprocessing
-import os
-import signal
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from vgrad_lab.checkpoints import claims
+from vgrad_lab.checkpoints.children import obey_parent, starting
 from vgrad_lab.checkpoints.errors import UserError
 from vgrad_lab.checkpoints.store import canonical, publish, read_record
 
@@ -22,8 +20,15 @@ Kind = Literal["done", "kept", "busy", "transient", "memory", "crash", "error", 
 an error that would come again; the store cannot be written."""
 TRANSIENT = (errno.EAGAIN, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT, errno.ENETUNREACH)
 DIED = "the worker process died (killed, out of memory, or a crash in native code)"
-PRELOAD = ("__main__", "vgrad_lab.checkpoints.sweep")
-"""Modules that the server imports once, so that a process per unit starts in milliseconds."""
+PRELOAD = (
+    "__main__",
+    "vgrad_lab.checkpoints.sweep",
+    "transformers.modeling_utils",
+    "transformers.modeling_layers",
+    "transformers.generation.utils",
+)
+"""Modules that the server imports once, so that a process per unit starts in milliseconds. The last three are loaded by
+`transformers` only with the first model, which is seconds in each process otherwise."""
 
 GOODBYE = 10.0
 """Seconds that a process may take to end after its last word."""
@@ -198,16 +203,9 @@ class LocalExecutor:
             raise RuntimeError(f"all {self.slots} slots are taken; wait for finished()")
         gpu = self._free.pop()
         here, there = self._context.Pipe(duplex=False)
-        before = os.environ.get("OMP_NUM_THREADS")
-        os.environ["OMP_NUM_THREADS"] = str(self._threads)  # read when the server or the process imports torch
-        try:
+        with starting(self._threads):
             process = self._context.Process(target=_child, args=(task, there, self._threads, gpu))
             process.start()
-        finally:
-            if before is None:
-                del os.environ["OMP_NUM_THREADS"]
-            else:
-                os.environ["OMP_NUM_THREADS"] = before
         there.close()
         self._running.append((process, here, task, gpu))
 
@@ -254,27 +252,7 @@ def _said(pipe: connection.Connection) -> Outcome | None:
 
 
 def _child(task: Task, pipe: connection.Connection, threads: int, gpu: str) -> None:
-    """Set threads and GPU, follow the parent into the grave, perform, and tell."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent alone answers it
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-
-        def follow() -> None:
-            parent.join()
-            os._exit(1)
-
-        threading.Thread(target=follow, daemon=True).start()
-    if gpu:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    set_threads(threads)
+    """Perform, and tell."""
+    obey_parent(threads, gpu)
     pipe.send(perform(task))
     pipe.close()
-
-
-def set_threads(threads: int) -> None:
-    """Threads of this process, where torch is loaded or will be."""
-    import sys
-
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(threads)

@@ -1,29 +1,21 @@
-"""Units of work over a ladder and the local executor: a pool of one-thread processes, failures kept to their unit."""
+"""Units of work over a ladder: what each depends on, what it does, and the record it leaves."""
 
 import json
-import multiprocessing
-import os
-import signal
-import threading
-import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tqdm.auto import tqdm
+import torch
 
 from vgrad_lab.checkpoints.errors import UserError
-from vgrad_lab.checkpoints.executors import DIED, describe
+from vgrad_lab.checkpoints.executors import describe
 from vgrad_lab.checkpoints.forecast import ForecastPlan, forecast_result
 from vgrad_lab.checkpoints.grpo import GrpoSettings, facts, train
 from vgrad_lab.checkpoints.ladders import Rung
-from vgrad_lab.checkpoints.loading import content_identity, load_checkpoint
+from vgrad_lab.checkpoints.loading import Checkpoint, content_identity, load_checkpoint
 from vgrad_lab.checkpoints.probe import MeasureSettings, measure
-from vgrad_lab.checkpoints.store import digest, publish, read_records
+from vgrad_lab.checkpoints.store import digest
 from vgrad_lab.checkpoints.tasks import LabelCopy, task_identity
 from vgrad_lab.provenance import versions
 
@@ -58,8 +50,10 @@ class Unit:
     def run(self, *, halvings: int = 0, device: str = "cpu") -> dict[str, Any]:
         """The finished record; a halved micro-batch is named in it. Raises what went wrong."""
         settings = halved(self.settings, halvings)
-        result = compute(self, settings, device)
-        record = {**_record(self), "status": "done", "device": device, "result": result}
+        checkpoint = load_checkpoint(self.rung.path, device=device)
+        record = {**_record(self), "status": "done", "device": device_name(device)}
+        record["checkpoint"]["facts"] = checkpoint.facts
+        record["result"] = compute(self, checkpoint, settings)
         return {**record, "micro_batch": micro_batch(settings)} if halvings else record
 
     def can_halve(self, halvings: int) -> bool:
@@ -148,9 +142,13 @@ def _record(unit: Unit) -> dict[str, Any]:
     }
 
 
-def compute(unit: Unit, settings: Settings, device: str = "cpu") -> dict[str, Any]:
+def device_name(device: str) -> str:
+    """A device in the words of a record: `cpu`, or a GPU with its name, such as `cuda (NVIDIA H200)`."""
+    return f"{device} ({torch.cuda.get_device_name(device)})" if torch.device(device).type == "cuda" else device
+
+
+def compute(unit: Unit, checkpoint: Checkpoint, settings: Settings) -> dict[str, Any]:
     """Result of a unit under its settings (or those with a smaller micro-batch). Raises ValueError for NaN in it."""
-    checkpoint = load_checkpoint(unit.rung.path, device=device)
     if isinstance(settings, MeasureSettings):
         result = measure(checkpoint, unit.task, settings, seed=unit.seed)
     elif isinstance(settings, ForecastPlan):
@@ -167,95 +165,3 @@ def run_unit(unit: Unit) -> dict[str, Any]:
         return unit.run()
     except Exception as error:
         return unit.failed(describe(error))
-
-
-def _run_and_publish(folder: Path, unit: Unit) -> str:
-    start = time.perf_counter()
-    record = run_unit(unit)
-    publish(folder, record, seconds=time.perf_counter() - start)
-    return str(record["status"])
-
-
-def _start_worker(threads: int) -> None:
-    """Set the threads and follow the parent into the grave, so that a killed sweep leaves no orphan at work."""
-    import torch
-
-    torch.set_num_threads(threads)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent alone answers it
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-
-        def follow() -> None:
-            parent.join()
-            os._exit(1)
-
-        threading.Thread(target=follow, daemon=True).start()
-
-
-@contextmanager
-def _thread_environment(threads: int) -> Iterator[None]:
-    """OMP_NUM_THREADS for the processes spawned inside; it must be set before they import torch."""
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = before
-
-
-def run_sweep(
-    units: list[Unit], folder: Path, *, workers: int = 2, threads: int = 1, progress: bool = True
-) -> dict[str, int]:
-    """Run every unit that has no finished record yet; count what is done, failed and was there before.
-
-    A worker that dies (out of memory, a signal) breaks its pool: the rest then runs one unit per process, and the unit
-    that kills its process again is recorded as failed. Failed units are tried again by the next sweep.
-    """
-    published = read_records(folder)
-    todo = [u for u in units if published.get(u.id, {}).get("status") != "done"]
-    counts = {"done": 0, "failed": 0, "kept": len(units) - len(todo)}
-    quiet = None if progress else True
-    bar = tqdm(total=len(units), initial=counts["kept"], desc="measure and RL", unit="unit", disable=quiet)
-    with _thread_environment(threads), bar:
-        for unit, status in _run_pool(todo, folder, min(workers, max(len(todo), 1)), threads):
-            counts[status] += 1
-            bar.set_postfix_str(unit.rung.name, refresh=False)
-            bar.update()
-    return counts
-
-
-def _pool(workers: int, threads: int) -> ProcessPoolExecutor:
-    spawn = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_worker, initargs=(threads,))
-
-
-def _run_pool(todo: list[Unit], folder: Path, workers: int, threads: int) -> Iterator[tuple[Unit, str]]:
-    """Statuses as they come; units whose process died are run again alone, then given up."""
-    if not todo:
-        return
-    unfinished: list[Unit] = []
-    with _pool(workers, threads) as pool:
-        futures: dict[Future[str], Unit] = {pool.submit(_run_and_publish, folder, u): u for u in todo}
-        try:
-            for future in as_completed(futures):
-                try:
-                    yield futures[future], future.result()
-                except BrokenProcessPool:
-                    unfinished.append(futures[future])
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    done = {k for k, r in read_records(folder).items() if r["status"] == "done"}
-    for unit in sorted(unfinished, key=todo.index):
-        if unit.id in done:
-            yield unit, "done"
-            continue
-        try:
-            with _pool(1, threads) as pool:
-                yield unit, pool.submit(_run_and_publish, folder, unit).result()
-        except BrokenProcessPool:
-            publish(folder, unit.failed(DIED))
-            yield unit, "failed"

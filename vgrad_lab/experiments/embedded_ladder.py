@@ -8,11 +8,13 @@ from typing import Any
 from vgrad_lab.checkpoints.atomic import require_writable
 from vgrad_lab.checkpoints.embedded import TINY as TINY_LADDER
 from vgrad_lab.checkpoints.embedded import LadderSettings, pretrain
+from vgrad_lab.checkpoints.executors import LocalExecutor
 from vgrad_lab.checkpoints.grpo import GrpoSettings, default_settings
 from vgrad_lab.checkpoints.probe import MeasureSettings
 from vgrad_lab.checkpoints.report import write_report
+from vgrad_lab.checkpoints.schedule import run_units
 from vgrad_lab.checkpoints.store import export, read_records
-from vgrad_lab.checkpoints.sweep import make_units, run_sweep
+from vgrad_lab.checkpoints.sweep import make_units
 from vgrad_lab.checkpoints.tasks import LabelCopy
 
 STATEMENTS = ("S17", "S22", "S23", "S24", "S26", "S26.forecast", "S27")
@@ -57,7 +59,7 @@ def run(folder: Path, settings: Settings, *, workers: int = 2, progress: bool = 
     rungs = pretrain(settings.ladder, folder / "ladder", progress=progress)
     clock.append(time.perf_counter())
     units = make_units(rungs, LabelCopy(), measures=settings.measures, rl=settings.rl, seeds=settings.seeds)
-    counts = run_sweep(units, folder, workers=workers, progress=progress)
+    counts = run_units(units, folder, LocalExecutor(workers), progress=progress)
     export(folder)
     clock.append(time.perf_counter())
     report = write_report(folder)

@@ -7,7 +7,8 @@ from typing import Any
 
 import submitit
 
-from vgrad_lab.checkpoints.executors import DIED, Outcome, Task, perform, set_threads
+from vgrad_lab.checkpoints.children import set_threads
+from vgrad_lab.checkpoints.executors import DIED, Outcome, Task, perform
 
 
 class SubmititExecutor:
