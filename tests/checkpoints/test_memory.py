@@ -1,0 +1,114 @@
+"""Bytes counted from config.json alone against tensors of real runs."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from tests import tiny_models
+from tests.checkpoints.taught import TASK
+from vgrad_lab.checkpoints import grpo, memory, probe
+from vgrad_lab.checkpoints.errors import UserError
+from vgrad_lab.checkpoints.precision import recomputing, running
+from vgrad_lab.checkpoints.tasks import draw_prompts, encode_prompts
+
+FAST = grpo.GrpoSettings(prompts=4, budgets=(1,))
+OLMO = {"vocab_size": 100_352, "tie_word_embeddings": False}
+ONE = transformers.Olmo2Config(
+    hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=16, **OLMO
+)
+SEVEN = transformers.Olmo2Config(
+    hidden_size=4096, intermediate_size=11_008, num_hidden_layers=32, num_attention_heads=32, **OLMO
+)
+
+
+def size(tensors: Any) -> int:
+    return sum(x.numel() * x.element_size() for x in tensors)
+
+
+@pytest.mark.parametrize("family", ["Olmo2", "Llama", "Qwen2", "GPTNeoX"])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_weights_gradients_and_moments_are_those_of_a_run(family: str, optimizer: Any) -> None:
+    """Gradients held before a step and an optimiser's states after it, byte for byte."""
+    model = tiny_models.model(family)
+    settings = dataclasses.replace(FAST, optimizer=optimizer)
+    counted = memory.memory_needed(model.config, settings)
+    made = grpo.make_optimizer(model, settings)
+    batch = encode_prompts(TASK, tiny_models.tokenizer(), draw_prompts(TASK, 4, seed=0))
+    held: list[int] = []
+    made.register_step_pre_hook(lambda *_: held.append(size(p.grad for p in model.parameters() if p.grad is not None)))
+    grpo.step(model, made, batch, 0, settings, torch.Generator().manual_seed(0))
+    moments = [x for state in made.state.values() for x in state.values() if torch.is_tensor(x) and x.ndim]
+    assert counted.weights == size(model.parameters())
+    assert counted.gradients == held[0]
+    assert counted.moments == size(moments)
+    assert counted.host == 2 * counted.weights
+
+
+@pytest.mark.parametrize("family", ["Olmo2", "Llama", "GPTNeoX", "Qwen2"])
+@pytest.mark.parametrize("again", [False, True])
+def test_activations_are_those_of_a_pass(family: str, again: bool) -> None:
+    """Storages that a real forward pass keeps for the backward one; attention keeps other things on other devices."""
+    model = tiny_models.model(family)
+    settings = dataclasses.replace(FAST, recompute=again)
+    own, kept = {p.untyped_storage().data_ptr() for p in model.parameters()}, {}
+
+    def pack(x: torch.Tensor) -> torch.Tensor:
+        if x.untyped_storage().data_ptr() not in own:
+            kept[x.untyped_storage().data_ptr()] = x
+        return x
+
+    tokens, last = torch.zeros(4, 24, dtype=torch.int64), torch.full((4,), 23)
+    hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x)
+    with running(model, mask=True), recomputing(model, again), hooks:
+        torch.log_softmax(probe.answer_logits(model, tokens, last), -1).exp().mean()
+    real = sum(x.untyped_storage().nbytes() for x in kept.values())
+    counted = memory.memory_needed(model.config, settings, length=24).activations
+    assert counted == pytest.approx(real, rel=0.15)
+
+
+def test_a_smaller_micro_batch_or_recomputing_needs_less() -> None:
+    config = tiny_models.config("Olmo2")
+    whole, part, again = (
+        memory.memory_needed(config, dataclasses.replace(FAST, **change)).activations
+        for change in ({}, {"micro_batch": 1}, {"recompute": True})
+    )
+    assert part == pytest.approx(whole / 4, rel=0.1)
+    assert again < 0.3 * whole
+
+
+def test_a_penalty_and_rounded_matrices_are_counted() -> None:
+    config = tiny_models.config("Olmo2")
+    plain = memory.memory_needed(config, FAST)
+    changed = memory.memory_needed(config, dataclasses.replace(FAST, kl=0.1, precision="bfloat16"))
+    model = tiny_models.model("Olmo2")
+    matrices = [m.weight for m in model.base_model.modules() if isinstance(m, torch.nn.Linear)]
+    assert changed.reference == plain.weights
+    assert changed.rounded == size(matrices) // 2
+    assert changed.device == plain.device + changed.reference + changed.rounded
+
+
+def test_one_billion_and_seven() -> None:
+    """Weights are 5.94 and 29.2 GB, as the files on the hub; 7B with AdamW fits a card of 141 GB, not one of 80."""
+    one, seven = (memory.memory_needed(c, grpo.GrpoSettings(recompute=True)) for c in (ONE, SEVEN))
+    assert one.weights == pytest.approx(5.94e9, rel=1e-3)
+    assert seven.weights == pytest.approx(29.2e9, rel=1e-3)
+    assert 4 * seven.weights < seven.device < 141e9 / memory.SLACK
+    host = memory.memory_needed(SEVEN, grpo.GrpoSettings(recompute=True, states="host"))
+    assert 2 * seven.weights < host.device < 80e9 / memory.SLACK
+    assert host.host - seven.host == 4 * seven.weights
+    assert host.describe().startswith("59.0 GB on the device (weights 29.2 GB, gradients 29.2 GB, activations ")
+
+
+def test_what_does_not_fit_is_refused_with_what_would() -> None:
+    memory.require_memory(ONE, grpo.GrpoSettings(), int(80e9))
+    with pytest.raises(
+        UserError, match=r"needs about 130.4 GB .* has 80.0 GB; with --recompute --states host it needs"
+    ):
+        memory.require_memory(SEVEN, grpo.GrpoSettings(), int(80e9))
+    with pytest.raises(UserError, match=r"has 28.0 GB; with --recompute it needs 2\d"):
+        memory.require_memory(ONE, grpo.GrpoSettings(), int(28e9))
+    with pytest.raises(UserError, match="take a larger device, a smaller model, or --optimizer sgd"):
+        memory.require_memory(ONE, grpo.GrpoSettings(), int(8e9))
