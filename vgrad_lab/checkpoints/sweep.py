@@ -35,6 +35,7 @@ class Unit:
     task: LabelCopy
     settings: Settings
     seed: int
+    allow_bin: bool = False
 
     @property
     def protocol(self) -> str:
@@ -50,7 +51,7 @@ class Unit:
     def run(self, *, halvings: int = 0, device: str = "cpu") -> dict[str, Any]:
         """The finished record; a halved micro-batch is named in it. Raises what went wrong."""
         settings = halved(self.settings, halvings)
-        checkpoint = load_checkpoint(self.rung.path, device=device)
+        checkpoint = load_checkpoint(self.rung.path, device=device, allow_bin=self.allow_bin)
         record = {**_record(self), "status": "done", "device": device_name(device)}
         record["checkpoint"]["facts"] = checkpoint.facts
         record["result"] = compute(self, checkpoint, settings)
@@ -111,11 +112,27 @@ def make_units(
                 "remove or download one of them again"
             )
         seen[sha] = rung.name
-        if measures is not None:
-            units.append(Unit("measure", rung, sha, task, measures, 0))
-        units += [Unit("rl", rung, sha, task, settings, seed) for settings in rl for seed in seeds]
-        units += [Unit("forecast", rung, sha, task, plan, plan.settings.seed) for plan in forecasts]
+        units += rung_units(rung, sha, task, measures=measures, rl=rl, seeds=seeds, forecasts=forecasts)
     return units
+
+
+def rung_units(
+    rung: Rung,
+    sha256: str,
+    task: LabelCopy,
+    *,
+    measures: MeasureSettings | None = None,
+    rl: Iterable[GrpoSettings] = (),
+    seeds: Iterable[int] = (0,),
+    forecasts: Iterable[ForecastPlan] = (),
+    allow_bin: bool = False,
+) -> list[Unit]:
+    """Units of one rung whose identity is known, so that its files need not be there yet."""
+    seeds = tuple(seeds)
+    first = [] if measures is None else [Unit("measure", rung, sha256, task, measures, 0, allow_bin)]
+    runs = [Unit("rl", rung, sha256, task, settings, seed, allow_bin) for settings in rl for seed in seeds]
+    plans = [Unit("forecast", rung, sha256, task, plan, plan.settings.seed, allow_bin) for plan in forecasts]
+    return [*first, *runs, *plans]
 
 
 def training_facts(rung: Path) -> dict[str, Any]:
