@@ -6,7 +6,7 @@ sampled from the full vocabulary (closed forms in ``one_step``). Only ‖∇J‖
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from vgrad_lab import impact, simplex
 from vgrad_lab.advantage import Baseline
 from vgrad_lab.checkpoints.errors import UserError
 from vgrad_lab.checkpoints.loading import Checkpoint
+from vgrad_lab.checkpoints.precision import Precision, running
 from vgrad_lab.checkpoints.tasks import LabelCopy, PromptBatch, draw_prompts, encode_prompts
 from vgrad_lab.one_step import OneStep, one_step, sampled_group_gap
 
@@ -28,7 +29,10 @@ EVALUATION_SEED = 10_000
 
 @dataclass(frozen=True)
 class MeasureSettings:
-    """What Λ and H are read with: α per unit reward, the GRPO group, and how many prompts are drawn."""
+    """What Λ and H are read with: α per unit reward, the GRPO group, and how many prompts are drawn.
+
+    precision: of the backbone's matrix products; sums over states and vocabulary are float64 in any case.
+    """
 
     alpha: float = 1.0
     group_size: int = 8
@@ -38,6 +42,12 @@ class MeasureSettings:
     prompts: int = 256
     sampled_groups: int = 64
     micro_batch: int = 64
+    precision: Precision = "float32"
+
+
+def measure_facts(settings: MeasureSettings) -> dict[str, Any]:
+    """Settings as a record holds them: the precision, which came later, is left out at its default."""
+    return {k: v for k, v in asdict(settings).items() if k != "precision" or v != "float32"}
 
 
 def evaluation_prompts(checkpoint: Checkpoint, task: LabelCopy, prompts: int) -> PromptBatch:
@@ -162,27 +172,19 @@ def _scores(m: OneStep, w: ndarray, s: MeasureSettings) -> dict[str, float]:
 def measure(checkpoint: Checkpoint, task: LabelCopy, settings: MeasureSettings, *, seed: int = 0) -> dict[str, Any]:
     """All measures of one checkpoint on a task, before any RL.
 
-    seed: of the sampled reading of Λ (group means) only; all else is closed form. Raises UserError for a head that is
-    not linear or non-finite activations. Ledger: S22-S27.
+    seed: of the sampled reading of Λ (group means) only; all else is closed form. In bfloat16 its error against float32
+    is measured and part of the result. Raises UserError for a head that is not linear or non-finite activations.
+    Ledger: S22-S27.
     """
     model, batch = checkpoint.model, evaluation_prompts(checkpoint, task, settings.prompts)
     check_linear_head(model, batch)
     head = model.get_output_embeddings().weight.detach().double().cpu().numpy()
-    try:
-        m = one_step(
-            head,
-            answer_states(model, batch, settings.micro_batch),
-            batch.target,
-            group_size=settings.group_size,
-            baseline=settings.baseline,
-            ddof=settings.ddof,
-            eps=settings.eps,
-        )
-    except ValueError as error:
-        raise UserError(f"{checkpoint.path} cannot be measured: {error}") from error
-    l1, l2_squared = reward_gradient_norms(model, batch, settings.micro_batch)
+    with running(model, settings.precision):
+        states = answer_states(model, batch, settings.micro_batch)
+        l1, l2_squared = reward_gradient_norms(model, batch, settings.micro_batch)
+    m = _closed_forms(checkpoint, head, states, batch, settings)
     rewards = reward_summary(m.probability, batch)
-    return {
+    result = {
         "reward_before": rewards.pop("reward"),
         **rewards,
         **_scores(m, batch.weight, settings),
@@ -195,6 +197,54 @@ def measure(checkpoint: Checkpoint, task: LabelCopy, settings: MeasureSettings, 
         "k": settings.group_size,
         "vocabulary": len(head),
         "parameters": sum(x.numel() for x in model.parameters()),
+    }
+    if settings.precision != "float32":
+        result["precision_error"] = _precision_error(checkpoint, head, states, batch, settings, result)
+    return result
+
+
+def _closed_forms(
+    checkpoint: Checkpoint, head: ndarray, states: ndarray, batch: PromptBatch, settings: MeasureSettings
+) -> OneStep:
+    try:
+        return one_step(
+            head,
+            states,
+            batch.target,
+            group_size=settings.group_size,
+            baseline=settings.baseline,
+            ddof=settings.ddof,
+            eps=settings.eps,
+        )
+    except ValueError as error:
+        raise UserError(f"{checkpoint.path} cannot be measured: {error}") from error
+
+
+def _precision_error(
+    checkpoint: Checkpoint,
+    head: ndarray,
+    states: ndarray,
+    batch: PromptBatch,
+    settings: MeasureSettings,
+    result: dict[str, Any],
+) -> dict[str, float]:
+    """What rounding cost: the largest error of a state's norm and of p(y*|q), the errors of the main numbers.
+
+    All relative to float32, but for the probability and the reward.
+    """
+    model, size = checkpoint.model, settings.micro_batch
+    with running(model):
+        exact = answer_states(model, batch, size)
+        l1, l2_squared = reward_gradient_norms(model, batch, size)
+    m = _closed_forms(checkpoint, head, exact, batch, settings)
+    scores = _scores(m, batch.weight, settings) | {"gradient_l1": l1, "gradient_l2_squared": l2_squared}
+    named = ("signal", "costate_gap_conditional", "impact_score", "gradient_l1", "gradient_l2_squared")
+    success = np.array(result["per_prompt"]["success"])
+    return {
+        "state": float((np.linalg.norm(states - exact, axis=1) / np.linalg.norm(exact, axis=1)).max()),
+        "probability": float(np.abs(success - m.success).max()),
+        "reward_before": float(batch.weight @ (success - m.success)),
+        **{k: float((result[k] - scores[k]) / max(abs(scores[k]), np.finfo(float).tiny)) for k in named},
     }
 
 
