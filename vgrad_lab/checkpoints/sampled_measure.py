@@ -1,0 +1,155 @@
+"""Measure a checkpoint on a task of sampled answers, before any RL: rewards, signal, gap, headroom, or why undefined.
+
+What ``probe.measure`` reads off one softmax is here estimated from independent answers to each prompt: without bias
+where that is possible, with a stated bound for the headroom, not at all elsewhere.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from vgrad_lab.checkpoints import group_rewards
+from vgrad_lab.checkpoints.errors import UserError
+from vgrad_lab.checkpoints.generation import Rollouts, sample
+from vgrad_lab.checkpoints.group_costates import Place, checked_layout, score_products
+from vgrad_lab.checkpoints.group_estimate import Estimate, over_prompts, product_of_means, undefined
+from vgrad_lab.checkpoints.group_headroom import headroom_between, headroom_within, within_per_prompt
+from vgrad_lab.checkpoints.group_signal import PER_SAMPLE, GroupRule, SignalEstimates, estimate_signal
+from vgrad_lab.checkpoints.loading import Checkpoint
+from vgrad_lab.checkpoints.probe import EVALUATION_SEED, MeasureSettings
+from vgrad_lab.checkpoints.sampled_tasks import SampledTask, evaluation_examples
+
+PLACES = (Place("head_input", "last"), Place(0, "prompt"))
+"""The state of the one-token measures, which sees the first answer token, and the one that sees all of the answer."""
+MISMATCH = {"float64": 0.01, "float32": 0.01}
+"""Largest mean difference, nats, of a token's log-probability while sampling and while differentiating."""
+MISMATCH_BELOW_FLOAT32 = 0.25
+
+
+def measure_sampled(
+    checkpoint: Checkpoint,
+    task: SampledTask,
+    settings: MeasureSettings,
+    *,
+    seed: int,
+    places: tuple[Place, ...] = PLACES,
+    answers: int | None = None,
+) -> dict[str, Any]:
+    """All measures of one checkpoint on a task of sampled answers, each as value, standard error, or reason.
+
+    R, pass@k, entropies, dead groups, κ, H_α; at every place Σ, E⟨λ̂,G⟩, Λ and P_gap = (Σ − Λ) H_α. Standard errors
+    treat the prompts as drawn at random. Keys as in ``probe.measure`` where the measure is the same; those of signal
+    and gap stand for the first place, and under "places" for every one.
+
+    settings: α, the group that GRPO will use, at most so many prompts; micro_batch: prompts while sampling, answers
+    while differentiating. seed: of the answers. answers: to each prompt, default two groups. Raises UserError for what
+    cannot be sampled or differentiated, and for logits that differ between the two. Ledger: S22.sampled, S24.sampled.
+    """
+    checked_layout(checkpoint.model, places)
+    rule = GroupRule(settings.group_size, settings.baseline, settings.ddof, settings.eps)
+    rollouts = sample(
+        checkpoint,
+        task,
+        evaluation_examples(task, settings.prompts),
+        group_size=max(2 * rule.size, 4) if answers is None else answers,
+        rng=np.random.default_rng([EVALUATION_SEED, 3, seed]),
+        micro_batch=settings.micro_batch,
+    )
+    try:
+        at = _at_places(checkpoint, rollouts, settings, rule, places)
+    except ValueError as error:
+        raise UserError(f"{checkpoint.path} cannot be measured: {error}") from error
+    prompts, group = rollouts.reward.shape
+    first = at[places[0].name]
+    return {
+        "kind": "sampled",
+        **{name: estimate.record() for name, estimate in reward_measures(rollouts, settings.alpha, rule).items()},
+        **first,
+        "place": places[0].name,
+        "places": at,
+        "alpha": settings.alpha,
+        "group_size": rule.size,
+        "baseline": rule.baseline,
+        "k": rule.size,
+        "prompts": prompts,
+        "answers": group,
+        "temperature": task.temperature,
+        "vocabulary": int(checkpoint.model.get_input_embeddings().num_embeddings),
+        "parameters": sum(x.numel() for x in checkpoint.model.parameters()),
+    }
+
+
+def reward_measures(rollouts: Rollouts, alpha: float, rule: GroupRule) -> dict[str, Estimate]:
+    """What needs no gradient: of rewards, lengths and the log-probabilities of the answers.
+
+    answer_entropy: H(π(·|q)) = E[−log π(o|q)], nats. entropy: E[−log π(o|q)/|o|], nats per token.
+    """
+    reward, shape = rollouts.reward, rollouts.reward.shape
+    surprise = -rollouts.logp.double().sum(1).cpu().numpy().reshape(shape)
+    length = rollouts.answer_length.double().cpu().numpy().reshape(shape)
+    return {
+        "reward_before": group_rewards.reward_mean(reward),
+        "reward_variance": group_rewards.reward_variance(reward),
+        "pass_at_k": group_rewards.pass_at_k(reward, rule.size),
+        "dead_groups": group_rewards.dead_share(reward, rule.size),
+        "grpo_scale": group_rewards.scale(reward, rule),
+        "entropy": over_prompts((surprise / length).mean(1)),
+        "answer_entropy": over_prompts(surprise.mean(1)),
+        "answer_length": over_prompts(length.mean(1)),
+        "ended": over_prompts(rollouts.ended.double().cpu().numpy().reshape(shape).mean(1)),
+        "headroom_within": headroom_within(reward, alpha),
+        "headroom_between": headroom_between(reward, alpha),
+    }
+
+
+def _at_places(
+    checkpoint: Checkpoint,
+    rollouts: Rollouts,
+    settings: MeasureSettings,
+    rule: GroupRule,
+    places: tuple[Place, ...],
+) -> dict[str, dict[str, Any]]:
+    """Records of signal, alignment, gap and P_gap by the place's name."""
+    model = checkpoint.model
+    products = score_products(model, rollouts, places, micro_batch=settings.micro_batch)
+    allowed = MISMATCH.get(str(model.dtype).removeprefix("torch."), MISMATCH_BELOW_FLOAT32)
+    if not products.mismatch <= allowed:
+        raise UserError(
+            f"the answers' log-probabilities differ by {products.mismatch:.2g} nats a token between sampling and the "
+            f"pass that is differentiated (allowed: {allowed:g}); {type(model).__name__} reads a cached or padded "
+            "prompt differently, or is not finite"
+        )
+    return {
+        name: {k: e.record() for k, e in place_measures(rollouts.reward, gram, settings.alpha, rule).items()}
+        for name, gram in products.gram.items()
+    }
+
+
+def place_measures(
+    reward: Float[ndarray, "Q G"], gram: Float[ndarray, "Q G G"], alpha: float, rule: GroupRule
+) -> dict[str, Estimate]:
+    """Σ, E⟨λ̂,G⟩, Λ and P_gap at one state. Ledger: S22.sampled."""
+    found = estimate_signal(reward, gram, rule)
+    return {
+        "signal": found.signal,
+        "alignment": found.alignment,
+        "costate_gap_conditional": found.gap,
+        "costate_bias_squared": found.bias_squared,
+        "costate_gap_per_sample": undefined(PER_SAMPLE),
+        "impact_score": _impact_score(found, reward, alpha),
+    }
+
+
+def _impact_score(found: SignalEstimates, reward: ndarray, alpha: float) -> Estimate:
+    """(Σ − Λ) H_α within prompts, each product from two different prompts."""
+    if found.usable is None:
+        return undefined(f"Λ is undefined: {found.gap.reason}")
+    headroom = headroom_within(reward, alpha)
+    if headroom.value is None:
+        return undefined(f"H is undefined: {headroom.reason}")
+    per_prompt, bias = within_per_prompt(reward, alpha)
+    usable = float(found.usable.mean())
+    return product_of_means(found.usable, per_prompt, bias=abs(usable) * bias if math.isfinite(usable) else 0.0)
