@@ -1,5 +1,7 @@
 """The YAML of `vgrad sweep`: what it means, and one clear line for each mistake."""
 
+import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -8,7 +10,15 @@ from pathlib import Path
 import pytest
 
 from tests import tiny_models
+from vgrad_lab.checkpoints import store
 from vgrad_lab.checkpoints.errors import UserError
+from vgrad_lab.checkpoints.forecast import plan_of
+from vgrad_lab.checkpoints.grpo import GrpoSettings
+from vgrad_lab.checkpoints.sampled_grpo import SampledSettings
+from vgrad_lab.checkpoints.sampled_tasks import SampledTask, task_name
+from vgrad_lab.checkpoints.scene import ForecastSettings
+from vgrad_lab.checkpoints.sweep import run_unit
+from vgrad_lab.experiments.sweep_command import sweep
 from vgrad_lab.experiments.sweep_config import read_config, units_of
 
 TEXT = """
@@ -93,3 +103,80 @@ def test_the_command_runs_continues_tells_and_fails(tmp_path: Path) -> None:
     assert runs[0].stdout == runs[1].stdout
     assert runs[1].stdout.endswith("2 units: 1 done, 1 failed\n")
     assert "damaged" in runs[1].stdout
+
+
+SAMPLED = """
+ladders: ladder
+out: run
+task: task.yaml
+stages: [rl]
+seeds: [1]
+protocols:
+  - {loss: dr_grpo, learning_rate: 1e-3, prompts: 2, group_size: 2, budgets: [1], evaluation_prompts: 4}
+executor: {kind: local, workers: 2}
+"""
+
+
+def sampled(folder: Path, text: str = SAMPLED) -> Path:
+    """A sweep, its task and its prompts, side by side."""
+    rows = [{"prompt": f"Label: {y}\nLabel:", "answer": y} for y in "ABCDEFGH"]
+    (folder / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (folder / "task.yaml").write_text("kind: sampled\nprompts: prompts.jsonl\nheld_out: 0.5\nmax_tokens: 3\n")
+    return written(folder, text)
+
+
+def test_a_task_file_or_a_task_in_place(tmp_path: Path) -> None:
+    one = read_config(sampled(tmp_path))
+    place = "{kind: sampled, prompts: prompts.jsonl, held_out: 0.5, max_tokens: 3}"
+    other = read_config(sampled(tmp_path, SAMPLED.replace("task.yaml", place)))
+    assert one.task == other.task
+    assert isinstance(one.task, SampledTask)
+    assert one.protocols[0] == SampledSettings(
+        loss="dr_grpo", learning_rate=1e-3, prompts=2, group_size=2, budgets=(1,), evaluation_prompts=4
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("task.yaml", "missing.yaml"), "cannot read .*missing.yaml"),
+        (("[rl]", "[rl, forecast]"), "stages has forecast, but the forecast needs closed forms over one token"),
+        (("dr_grpo", "ppo"), "loss is 'ppo'; expected grpo or dr_grpo or dapo"),
+        (("evaluation_prompts: 4", "kl: 0.1"), "protocols: kl is 0.1: for answers of several tokens"),
+        (("task: task.yaml", "task: {}"), "protocols has the unknown key 'loss'"),
+    ],
+)
+def test_each_mistake_of_a_sampled_sweep_is_one_line(tmp_path: Path, change: tuple[str, str], message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        read_config(sampled(tmp_path, SAMPLED.replace(*change)))
+    assert "\n" not in str(error.value)
+
+
+def test_a_sampled_sweep_runs_and_repeats_what_its_units_say(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Real checkpoints, a process per unit; the records are those of the units run here, and no unit is run again."""
+    for i in (1, 2):
+        tiny_models.save(tmp_path / "ladder" / f"step{i:06d}", seed=i, initializer_range=0.3)
+    config = sampled(tmp_path)
+    sweep(config, quiet=True)
+    assert capsys.readouterr().out.endswith("2 units: 2 done, 0 failed\n")
+    records = store.read_records(tmp_path / "run")
+    units = units_of(read_config(config))
+    for unit in units:
+        record = records[unit.id]
+        assert record["task"] == task_name(unit.task)
+        assert record["settings"]["loss"] == "dr_grpo"
+        assert record["result"] == json.loads(json.dumps(unit.run()["result"]))
+    sweep(config, quiet=True)
+    assert store.read_records(tmp_path / "run") == records
+
+
+def test_a_forecast_of_sampled_answers_is_refused_with_its_reason(tmp_path: Path) -> None:
+    tiny_models.save(tmp_path / "ladder" / "step000001")
+    config = read_config(sampled(tmp_path))
+    unit = units_of(config)[0]
+    plan = plan_of(GrpoSettings(), ForecastSettings())
+    record = run_unit(dataclasses.replace(unit, stage="forecast", settings=plan))
+    assert record["status"] == "failed"
+    assert "no forecast of this task: the forecast needs closed forms" in record["error"]

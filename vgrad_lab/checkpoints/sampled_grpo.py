@@ -19,7 +19,7 @@ from vgrad_lab.checkpoints.generation import Rollouts, sample, token_logprobs
 from vgrad_lab.checkpoints.grpo import GrpoSettings, learning_rates, make_optimizer
 from vgrad_lab.checkpoints.loading import Checkpoint
 from vgrad_lab.checkpoints.probe import EVALUATION_SEED
-from vgrad_lab.checkpoints.sampled_tasks import SampledTask, evaluation_examples
+from vgrad_lab.checkpoints.sampled_tasks import SampledTask, Task, evaluation_examples
 from vgrad_lab.integrations.scale import loss_weight
 from vgrad_lab.stats import mean_with_standard_error
 
@@ -62,6 +62,19 @@ def known_loss(name: str) -> Loss:
     return cast(Loss, name)
 
 
+def settings_for(task: Task, settings: GrpoSettings, *, loss: str | None = None) -> GrpoSettings:
+    """The protocol in the words of a task's kind: `SampledSettings` for sampled answers, with a loss of its own.
+
+    Raises UserError for a loss that is not known, or one given to a task whose answers are one token.
+    """
+    if isinstance(task, SampledTask):
+        known = {} if loss is None else {"loss": known_loss(loss)}
+        return SampledSettings(**{**vars(settings), **known})
+    if loss is not None:
+        raise UserError(f"loss is {loss!r}, but label copying has answers of one token, which no loss weighs; omit it")
+    return settings
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """Sampled reward of each evaluation prompt, mean answer length in tokens, share of answers that ended."""
@@ -79,7 +92,7 @@ def train(checkpoint: Checkpoint, task: SampledTask, settings: GrpoSettings, *, 
     fewer than two of these, or logits or gradients become non-finite. Returns the keys of `grpo.train` (None for what
     sampled answers leave undefined) and those named here: errors, dead groups, lengths, how it was evaluated.
     """
-    given = settings if isinstance(settings, SampledSettings) else SampledSettings(**vars(settings))
+    given = cast(SampledSettings, settings_for(task, settings))
     model, total = checkpoint.model, given.budgets[-1]
     order = np.random.default_rng([seed, 1])
     shuffled = [order.permutation(len(task.prompts)) for _ in range(-(-total * given.prompts // len(task.prompts)))]

@@ -1,8 +1,9 @@
 """Units of work over a ladder: what each depends on, what it does, and the record it leaves."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,9 +15,13 @@ from vgrad_lab.checkpoints.forecast import ForecastPlan, forecast_result
 from vgrad_lab.checkpoints.grpo import GrpoSettings, facts, train
 from vgrad_lab.checkpoints.ladders import Rung
 from vgrad_lab.checkpoints.loading import Checkpoint, content_identity, load_checkpoint
-from vgrad_lab.checkpoints.probe import MeasureSettings, measure
+from vgrad_lab.checkpoints.precision import running
+from vgrad_lab.checkpoints.probe import MeasureSettings, measure, measure_facts
+from vgrad_lab.checkpoints.sampled_grpo import train as train_sampled
+from vgrad_lab.checkpoints.sampled_measure import measure_sampled
+from vgrad_lab.checkpoints.sampled_tasks import NO_FORECAST, SampledTask, Task, task_name
 from vgrad_lab.checkpoints.store import digest
-from vgrad_lab.checkpoints.tasks import LabelCopy, task_identity
+from vgrad_lab.checkpoints.tasks import task_identity
 from vgrad_lab.provenance import versions
 
 PROTOCOL_VERSION = 1
@@ -32,7 +37,7 @@ class Unit:
     stage: Stage
     rung: Rung
     sha256: str
-    task: LabelCopy
+    task: Task
     settings: Settings
     seed: int
     allow_bin: bool = False
@@ -48,10 +53,17 @@ class Unit:
         key = digest([self.sha256, task_identity(self.task), self.protocol, self.seed])
         return f"{self.rung.name}-{self.stage}-s{self.seed}-{key}"
 
-    def run(self, *, halvings: int = 0, device: str = "cpu") -> dict[str, Any]:
-        """The finished record; a halved micro-batch is named in it. Raises what went wrong."""
+    def run(
+        self, *, halvings: int = 0, device: str = "cpu", load: Callable[..., Checkpoint] = load_checkpoint
+    ) -> dict[str, Any]:
+        """The finished record; a halved micro-batch is named in it. Raises what went wrong.
+
+        load: gives the checkpoint of a folder on a device, with the weights of its files.
+        """
         settings = halved(self.settings, halvings)
-        checkpoint = load_checkpoint(self.rung.path, device=device, allow_bin=self.allow_bin)
+        if self.allow_bin:
+            load = partial(load_checkpoint, allow_bin=True)
+        checkpoint = load(self.rung.path, device=device)
         record = {**_record(self), "status": "done", "device": device_name(device)}
         record["checkpoint"]["facts"] = checkpoint.facts
         record["result"] = compute(self, checkpoint, settings)
@@ -85,12 +97,12 @@ def recorded(settings: Settings) -> dict[str, Any]:
         return facts(settings)
     if isinstance(settings, ForecastPlan):
         return {**facts(settings.rl), "forecast": asdict(settings.settings)}
-    return asdict(settings)
+    return measure_facts(settings)
 
 
 def make_units(
     rungs: Iterable[Rung],
-    task: LabelCopy,
+    task: Task,
     *,
     measures: MeasureSettings | None = None,
     rl: Iterable[GrpoSettings] = (),
@@ -119,7 +131,7 @@ def make_units(
 def rung_units(
     rung: Rung,
     sha256: str,
-    task: LabelCopy,
+    task: Task,
     *,
     measures: MeasureSettings | None = None,
     rl: Iterable[GrpoSettings] = (),
@@ -149,7 +161,7 @@ def _record(unit: Unit) -> dict[str, Any]:
         "status": "failed",
         "error": None,
         "checkpoint": {**checkpoint, "training": training_facts(unit.rung.path)},
-        "task": f"label-copy-{task_identity(unit.task)[:8]}",
+        "task": task_name(unit.task),
         "protocol": unit.protocol,
         "seed": unit.seed,
         "settings": recorded(unit.settings),
@@ -166,14 +178,25 @@ def device_name(device: str) -> str:
 
 def compute(unit: Unit, checkpoint: Checkpoint, settings: Settings) -> dict[str, Any]:
     """Result of a unit under its settings (or those with a smaller micro-batch). Raises ValueError for NaN in it."""
-    if isinstance(settings, MeasureSettings):
+    if isinstance(unit.task, SampledTask):
+        result = _sampled(checkpoint, unit.task, settings, unit.seed)
+    elif isinstance(settings, MeasureSettings):
         result = measure(checkpoint, unit.task, settings, seed=unit.seed)
     elif isinstance(settings, ForecastPlan):
-        result = forecast_result(checkpoint, unit.task, settings)
+        with running(checkpoint.model, settings.rl.precision):
+            result = forecast_result(checkpoint, unit.task, settings)
     else:
         result = train(checkpoint, unit.task, settings, seed=unit.seed)
     digest(result)  # refuses NaN and infinity before anything is published
     return result
+
+
+def _sampled(checkpoint: Checkpoint, task: SampledTask, settings: Settings, seed: int) -> dict[str, Any]:
+    if isinstance(settings, ForecastPlan):
+        raise UserError(f"there is no forecast of this task: {NO_FORECAST}")
+    if isinstance(settings, MeasureSettings):
+        return measure_sampled(checkpoint, task, settings, seed=seed)
+    return train_sampled(checkpoint, task, settings, seed=seed)
 
 
 def run_unit(unit: Unit) -> dict[str, Any]:
