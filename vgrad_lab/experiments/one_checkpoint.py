@@ -11,9 +11,11 @@ from vgrad_lab.checkpoints.forecast import ForecastPlan
 from vgrad_lab.checkpoints.grpo import GrpoSettings
 from vgrad_lab.checkpoints.ladders import RUNG_NAME, Rung, is_checkpoint, list_rungs
 from vgrad_lab.checkpoints.probe import MeasureSettings
+from vgrad_lab.checkpoints.sampled_tasks import Task
 from vgrad_lab.checkpoints.store import export, publish, read_records
 from vgrad_lab.checkpoints.sweep import Unit, make_units, run_unit
 from vgrad_lab.checkpoints.tasks import LabelCopy
+from vgrad_lab.experiments.sampled_lines import is_sampled, sampled_measures
 
 
 def rungs_of(path: Path) -> tuple[Rung, ...]:
@@ -27,6 +29,7 @@ def rungs_of(path: Path) -> tuple[Rung, ...]:
 def run(
     path: Path,
     *,
+    task: Task | None = None,
     measures: MeasureSettings | None = None,
     rl: GrpoSettings | None = None,
     seeds: tuple[int, ...] = (0,),
@@ -36,11 +39,13 @@ def run(
 ) -> list[dict[str, Any]]:
     """Records of the units; with ``out`` they are published there as they come, and finished ones are not repeated.
 
+    task: label copying unless given.
+
     Raises UserError when there is nothing that could be loaded: for a single checkpoint its own error is the error.
     """
     units = make_units(
         rungs_of(path),
-        LabelCopy(),
+        LabelCopy() if task is None else task,
         measures=measures,
         rl=() if rl is None else (rl,),
         seeds=seeds,
@@ -96,6 +101,8 @@ def _failures(records: list[dict[str, Any]]) -> list[str]:
 def describe_measures(records: list[dict[str, Any]]) -> str:
     """One column per checkpoint up to four, else one line per checkpoint with the main numbers."""
     done = [r for r in records if r["status"] == "done"]
+    if done and is_sampled(done[0]):
+        return "\n".join(sampled_measures(done) + _failures(records))
     lines: list[str] = []
     if done and len(done) <= 4:
         options = done[0]["result"]
@@ -113,13 +120,29 @@ def describe_measures(records: list[dict[str, Any]]) -> str:
     return "\n".join(lines + _failures(records))
 
 
+def _with_error(value: float, error: float | None, *, sign: str = "") -> str:
+    """A number, and its standard error where it has one."""
+    return f"{value:{sign}.4f}" + ("" if error is None else f" ± {error:.4f}")
+
+
 def describe_rl(records: list[dict[str, Any]]) -> str:
     """One line per checkpoint and seed: reward before and after each budget."""
     lines = []
     for r in records:
         if r["status"] == "done":
             x = r["result"]
-            after = "  ".join(f"{k}: {v:.4f}" for k, v in zip(x["budgets"], x["reward_after"], strict=True))
+            sampled = "reward_standard_error" in x
+            errors = x["reward_standard_error"] if sampled else [None] * len(x["budgets"])
+            values = zip(x["budgets"], x["reward_after"], errors, strict=True)
+            after = "  ".join(f"{k}: {_with_error(v, e)}" for k, v, e in values)
+            before = _with_error(x["reward_before"], x.get("reward_before_standard_error"))
+            gain = _with_error(x["gain_mean"], x.get("gain_standard_error"), sign="+")
             name = f"{r['checkpoint']['name']} seed {r['seed']}"
-            lines.append(f"{name}  R before {x['reward_before']:.4f}  after {after}  mean gain {x['gain_mean']:+.4f}")
+            lines.append(f"{name}  R before {before}  after {after}  mean gain {gain}")
+            if sampled:
+                lines.append(
+                    f"  {x['evaluation_samples']} answers to each of {x['evaluation_prompts']} prompts; of the groups "
+                    f"trained on {x['dead_groups'][-1]:.0%} had equal rewards; mean answer "
+                    f"{x['answer_length_before']:.1f} tokens before, {x['answer_length_after'][-1]:.1f} after"
+                )
     return "\n".join(lines + _failures(records))
