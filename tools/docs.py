@@ -147,6 +147,14 @@ def off_policy_page() -> str:
     return study.page(json.loads((ROOT / "docs" / "results" / "off_policy.json").read_text(encoding="utf-8")))
 
 
+def olmo2_page() -> str:
+    """docs/olmo2.md, from the committed results of benchmarks/gpu.py; without any it says that they are missing."""
+    from vgrad_lab.experiments import gpu_page as study
+
+    found = sorted((ROOT / "docs" / "results").glob("gpu-*.json"))
+    return study.page([json.loads(path.read_text(encoding="utf-8")) for path in found])
+
+
 def sources() -> list[Path]:
     """The tutorials' sources; files that start with an underscore are what they share."""
     return sorted((ROOT / "tutorials").glob("[0-9]*.py"))
@@ -197,6 +205,7 @@ def main() -> None:
     (ROOT / "docs" / "reproduce.md").write_text(reproduce_page(), encoding="utf-8")
     (ROOT / "docs" / "estimators.md").write_text(estimators_page(), encoding="utf-8")
     (ROOT / "docs" / "off_policy.md").write_text(off_policy_page(), encoding="utf-8")
+    (ROOT / "docs" / "olmo2.md").write_text(olmo2_page(), encoding="utf-8")
     path = ROOT / "README.md"
     path.write_text(readme(path.read_text(encoding="utf-8")), encoding="utf-8")
     if "--no-notebooks" not in sys.argv[1:]:
