@@ -4,10 +4,10 @@ What ``probe.measure`` reads off one softmax is here estimated from independent 
 where that is possible, with a stated bound for the headroom, not at all elsewhere.
 """
 
-import math
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from numpy import ndarray
 
@@ -19,14 +19,16 @@ from vgrad_lab.checkpoints.group_estimate import Estimate, over_prompts, product
 from vgrad_lab.checkpoints.group_headroom import headroom_between, headroom_within, within_per_prompt
 from vgrad_lab.checkpoints.group_signal import PER_SAMPLE, GroupRule, SignalEstimates, estimate_signal
 from vgrad_lab.checkpoints.loading import Checkpoint
+from vgrad_lab.checkpoints.precision import running
 from vgrad_lab.checkpoints.probe import EVALUATION_SEED, MeasureSettings
 from vgrad_lab.checkpoints.sampled_tasks import SampledTask, evaluation_examples
 
 PLACES = (Place("head_input", "last"), Place(0, "prompt"))
 """The state of the one-token measures, which sees the first answer token, and the one that sees all of the answer."""
-MISMATCH = {"float64": 0.01, "float32": 0.01}
+MISMATCH = 0.01
 """Largest mean difference, nats, of a token's log-probability while sampling and while differentiating."""
 MISMATCH_BELOW_FLOAT32 = 0.25
+"""The same with weights or products in bfloat16."""
 
 
 def measure_sampled(
@@ -50,36 +52,59 @@ def measure_sampled(
     """
     checked_layout(checkpoint.model, places)
     rule = GroupRule(settings.group_size, settings.baseline, settings.ddof, settings.eps)
-    rollouts = sample(
-        checkpoint,
-        task,
-        evaluation_examples(task, settings.prompts),
-        group_size=max(2 * rule.size, 4) if answers is None else answers,
-        rng=np.random.default_rng([EVALUATION_SEED, 3, seed]),
-        micro_batch=settings.micro_batch,
-    )
+    with running(checkpoint.model, settings.precision):
+        rollouts = sample(
+            checkpoint,
+            task,
+            evaluation_examples(task, settings.prompts),
+            group_size=max(2 * rule.size, 4) if answers is None else answers,
+            rng=np.random.default_rng([EVALUATION_SEED, 3, seed]),
+            micro_batch=settings.micro_batch,
+        )
+        products = score_products(checkpoint.model, rollouts, places, micro_batch=settings.micro_batch)
+    _check_mismatch(checkpoint.model, products.mismatch, settings.precision)
     try:
-        at = _at_places(checkpoint, rollouts, settings, rule, places)
+        at = {name: place_measures(rollouts.reward, gram, settings.alpha, rule) for name, gram in products.gram.items()}
     except ValueError as error:
         raise UserError(f"{checkpoint.path} cannot be measured: {error}") from error
-    prompts, group = rollouts.reward.shape
-    first = at[places[0].name]
+    at_places = {name: {k: e.record() for k, e in found.items()} for name, found in at.items()}
     return {
-        "kind": "sampled",
         **{name: estimate.record() for name, estimate in reward_measures(rollouts, settings.alpha, rule).items()},
-        **first,
+        **at_places[places[0].name],
         "place": places[0].name,
-        "places": at,
-        "alpha": settings.alpha,
-        "group_size": rule.size,
-        "baseline": rule.baseline,
-        "k": rule.size,
-        "prompts": prompts,
-        "answers": group,
-        "temperature": task.temperature,
-        "vocabulary": int(checkpoint.model.get_input_embeddings().num_embeddings),
-        "parameters": sum(x.numel() for x in checkpoint.model.parameters()),
+        "places": at_places,
+        **_conditions(checkpoint.model, rollouts, settings),
+        "policy_mismatch": products.mismatch,
     }
+
+
+def _conditions(model: Any, rollouts: Rollouts, settings: MeasureSettings) -> dict[str, Any]:
+    """What the measures were taken with; ``kind`` tells them from the closed forms of ``probe.measure``."""
+    prompts, answers = rollouts.reward.shape
+    found = {
+        "kind": "sampled",
+        "alpha": settings.alpha,
+        "group_size": settings.group_size,
+        "baseline": settings.baseline,
+        "k": settings.group_size,
+        "prompts": prompts,
+        "answers": answers,
+        "temperature": rollouts.temperature,
+        "vocabulary": int(model.get_input_embeddings().num_embeddings),
+        "parameters": sum(x.numel() for x in model.parameters()),
+    }
+    return found if settings.precision == "float32" else {**found, "precision": settings.precision}
+
+
+def _check_mismatch(model: Any, mismatch: float, precision: str) -> None:
+    wide = precision == "float32" and model.dtype in (torch.float32, torch.float64)
+    allowed = MISMATCH if wide else MISMATCH_BELOW_FLOAT32
+    if not mismatch <= allowed:
+        raise UserError(
+            f"the answers' log-probabilities differ by {mismatch:.2g} nats a token between sampling and the pass that "
+            f"is differentiated (allowed: {allowed:g}); {type(model).__name__} reads a cached or padded prompt "
+            "differently, or is not finite"
+        )
 
 
 def reward_measures(rollouts: Rollouts, alpha: float, rule: GroupRule) -> dict[str, Estimate]:
@@ -102,29 +127,6 @@ def reward_measures(rollouts: Rollouts, alpha: float, rule: GroupRule) -> dict[s
         "ended": over_prompts(rollouts.ended.double().cpu().numpy().reshape(shape).mean(1)),
         "headroom_within": headroom_within(reward, alpha),
         "headroom_between": headroom_between(reward, alpha),
-    }
-
-
-def _at_places(
-    checkpoint: Checkpoint,
-    rollouts: Rollouts,
-    settings: MeasureSettings,
-    rule: GroupRule,
-    places: tuple[Place, ...],
-) -> dict[str, dict[str, Any]]:
-    """Records of signal, alignment, gap and P_gap by the place's name."""
-    model = checkpoint.model
-    products = score_products(model, rollouts, places, micro_batch=settings.micro_batch)
-    allowed = MISMATCH.get(str(model.dtype).removeprefix("torch."), MISMATCH_BELOW_FLOAT32)
-    if not products.mismatch <= allowed:
-        raise UserError(
-            f"the answers' log-probabilities differ by {products.mismatch:.2g} nats a token between sampling and the "
-            f"pass that is differentiated (allowed: {allowed:g}); {type(model).__name__} reads a cached or padded "
-            "prompt differently, or is not finite"
-        )
-    return {
-        name: {k: e.record() for k, e in place_measures(rollouts.reward, gram, settings.alpha, rule).items()}
-        for name, gram in products.gram.items()
     }
 
 
@@ -152,4 +154,4 @@ def _impact_score(found: SignalEstimates, reward: ndarray, alpha: float) -> Esti
         return undefined(f"H is undefined: {headroom.reason}")
     per_prompt, bias = within_per_prompt(reward, alpha)
     usable = float(found.usable.mean())
-    return product_of_means(found.usable, per_prompt, bias=abs(usable) * bias if math.isfinite(usable) else 0.0)
+    return product_of_means(found.usable, per_prompt, bias=abs(usable) * bias)

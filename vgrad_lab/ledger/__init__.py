@@ -9,6 +9,7 @@ from vgrad_lab.ledger.impact import IMPACT
 from vgrad_lab.ledger.kl import KL
 from vgrad_lab.ledger.neighbours import NEIGHBOURS
 from vgrad_lab.ledger.off_policy import OFF_POLICY
+from vgrad_lab.ledger.sampled import SAMPLED
 from vgrad_lab.ledger.sequence import SEQUENCE
 from vgrad_lab.ledger.trajectory import TRAJECTORY
 from vgrad_lab.ledger.types import Counterexample as Counterexample
@@ -23,6 +24,7 @@ _ENTRIES = (
     *TOKENS,
     *SEQUENCE,
     *IMPACT,
+    *SAMPLED,
     *TRAJECTORY,
     *GRADIENT_GAP,
     *KL,

@@ -1,0 +1,208 @@
+"""Measures of sampled answers: against the closed forms of one-token tasks, on every family, and what is undefined."""
+
+import json
+import re
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests import tiny_models
+from tests.checkpoints.taught import TASK, checkpoint_of, taught
+from vgrad_lab.checkpoints import sampled_measure
+from vgrad_lab.checkpoints.errors import UserError
+from vgrad_lab.checkpoints.group_costates import Place
+from vgrad_lab.checkpoints.group_signal import ALL_DEAD
+from vgrad_lab.checkpoints.probe import EVALUATION_SEED, MeasureSettings, measure
+from vgrad_lab.checkpoints.rewards import Reward
+from vgrad_lab.checkpoints.sampled_measure import PLACES, measure_sampled
+from vgrad_lab.checkpoints.sampled_tasks import Example, SampledTask
+from vgrad_lab.checkpoints.store import canonical
+from vgrad_lab.checkpoints.tasks import draw_prompts
+from vgrad_lab.experiments.one_checkpoint import describe_measures
+from vgrad_lab.experiments.sampled_lines import HEADS, PLACE
+
+SETTINGS = MeasureSettings(prompts=8, group_size=4, micro_batch=8)
+SHORT = SampledTask(
+    tuple(Example(f"Label: {y}\nLabel:", json.dumps({"answer": y})) for y in "ABCDABCD"), max_tokens=2, eos=True
+)
+"""Two tokens an answer; the right one is the label, then the end."""
+CLOSE = SampledTask(SHORT.prompts, reward=Reward("regex", pattern="[A-Za-z]"), max_tokens=2)
+"""Rewards that a random model finds now and then."""
+
+
+def copying(prompts: int) -> SampledTask:
+    """The one-token label-copy task as a task of sampled answers, on the prompts that ``measure`` draws."""
+    drawn = draw_prompts(TASK, prompts, seed=EVALUATION_SEED)
+    rows = tuple(Example(text, json.dumps({"answer": TASK.labels[label]})) for text, label in drawn)
+    return SampledTask(rows, max_tokens=1, eos=False)
+
+
+def length_reward(prompt: str, completion: str, row: dict[str, Any]) -> float:
+    """Share of letters in an answer, between 0 and 1."""
+    return sum(c.isalpha() for c in completion) / max(len(completion), 1)
+
+
+def big_reward(prompt: str, completion: str, row: dict[str, Any]) -> float:
+    """Beyond 1."""
+    return 3.0 * length_reward(prompt, completion, row)
+
+
+def record(result: dict[str, Any], name: str = "step000010") -> dict[str, Any]:
+    return {"status": "done", "result": result, "checkpoint": {"name": name}, "seed": 0, "error": None}
+
+
+def test_one_token_answers_agree_with_the_closed_forms() -> None:
+    """Estimates of 64 prompts within 5 standard errors of the exact measures of the same prompts."""
+    checkpoint, settings = taught("Olmo2"), MeasureSettings(prompts=64)
+    exact = measure(checkpoint, TASK, settings)
+    found = measure_sampled(checkpoint, copying(64), settings, seed=0)
+    assert found["prompts"] == 64
+    assert found["answers"] == 16
+    for key in (
+        "reward_before", "pass_at_k", "entropy", "signal", "alignment", "costate_gap_conditional", "headroom_within",
+        "impact_score",
+    ):  # fmt: skip
+        value, error = found[key]["value"], found[key]["standard_error"]
+        assert abs(value - exact[key]) <= 5 * error, key
+        assert error < 0.7 * abs(exact[key]), key
+    assert abs(found["dead_groups"]["value"] - (1 - exact["mixed_group"])) <= 5 * found["dead_groups"]["standard_error"]
+    assert found["reward_variance"]["value"] == pytest.approx(exact["success_variance"], rel=0.1)
+
+
+def test_a_wrong_temperature_is_seen() -> None:
+    """The planted fault: answers of softmax(logits/1.3) miss the closed forms of temperature 1."""
+    checkpoint, settings = taught("Olmo2"), MeasureSettings(prompts=64)
+    exact = measure(checkpoint, TASK, settings)
+    found = measure_sampled(checkpoint, replace(copying(64), temperature=1.3), settings, seed=0)
+    assert abs(found["reward_before"]["value"] - exact["reward_before"]) > 5 * found["reward_before"]["standard_error"]
+
+
+@pytest.mark.parametrize("family", tiny_models.CAUSAL)
+def test_every_family_is_measured(family: str) -> None:
+    """Also with tied or soft-capped heads, for which the closed forms of `measure` are refused."""
+    model = tiny_models.causal(family, vocab_size=320, max_position_embeddings=128, eos_token_id=0, bos_token_id=0)
+    found = measure_sampled(checkpoint_of(model), CLOSE, SETTINGS, seed=1)
+    canonical(found)  # refuses NaN and infinity
+    assert list(found["places"]) == [place.name for place in PLACES]
+    for key in ("reward_before", "signal", "alignment", "costate_gap_conditional", "impact_score", "headroom_within"):
+        assert found[key]["value"] is not None, (key, found[key])
+    assert 1 <= found["answer_length"]["value"] <= 2
+    assert found["signal"] == found["places"][PLACES[0].name]["signal"]
+    text = describe_measures([record(found)])
+    for line, _ in (*HEADS, *PLACE):
+        assert line in text
+    assert re.search(r"Λ, single costates +undefined \(a norm of single costates has", text)
+    assert "nan" not in text
+
+
+def test_results_depend_on_the_seed_and_not_on_the_micro_batch() -> None:
+    checkpoint = taught("Olmo2")
+    one = measure_sampled(checkpoint, CLOSE, SETTINGS, seed=0)
+    for size in (3, 64):
+        other = measure_sampled(checkpoint, CLOSE, replace(SETTINGS, micro_batch=size), seed=0)
+        for key in ("reward_before", "signal", "alignment", "answer_entropy"):
+            assert other[key]["value"] == pytest.approx(one[key]["value"], rel=1e-3, abs=1e-7), key
+    assert measure_sampled(checkpoint, CLOSE, SETTINGS, seed=1)["signal"] != one["signal"]
+
+
+def test_no_success_leaves_the_signal_undefined() -> None:
+    never = SampledTask(SHORT.prompts, reward=Reward("regex", pattern="no such answer"), max_tokens=2)
+    found = measure_sampled(taught("Olmo2"), never, SETTINGS, seed=0)
+    assert found["reward_before"] == {"value": 0.0, "standard_error": 0.0}
+    assert found["dead_groups"]["value"] == 1
+    for key in ("signal", "alignment", "costate_gap_conditional"):
+        assert found[key] == {"value": None, "standard_error": None, "reason": ALL_DEAD}
+    assert found["impact_score"]["reason"] == f"Λ is undefined: {ALL_DEAD}"
+    assert f"undefined ({ALL_DEAD})" in describe_measures([record(found)])
+
+
+def test_real_rewards_have_a_signal_and_no_gap() -> None:
+    where = f"{__name__}:length_reward"
+    task = SampledTask(SHORT.prompts, reward=Reward("importable", function=where), max_tokens=2)
+    found = measure_sampled(taught("Olmo2"), task, SETTINGS, seed=0)
+    for key in ("signal", "alignment", "costate_bias_squared", "headroom_within"):
+        assert found[key]["value"] is not None, key
+    for key in ("costate_gap_conditional", "impact_score", "grpo_scale", "pass_at_k"):
+        assert found[key]["value"] is None, key
+        assert "rewards other than 0 and 1" in found[key]["reason"]
+    own = measure_sampled(taught("Olmo2"), task, replace(SETTINGS, baseline="group_mean"), seed=0)
+    assert own["costate_gap_conditional"]["value"] == pytest.approx(own["signal"]["value"] / 4)
+    assert own["impact_score"]["value"] is not None
+    beyond = SampledTask(SHORT.prompts, reward=Reward("importable", function=f"{__name__}:big_reward"), max_tokens=2)
+    wide = measure_sampled(taught("Olmo2"), beyond, replace(SETTINGS, baseline="group_mean"), seed=0)
+    assert wide["headroom_within"]["reason"] == "rewards outside [0, 1]: their range is not known"
+    assert wide["impact_score"]["reason"].startswith("H is undefined: rewards outside")
+    assert wide["signal"]["value"] == pytest.approx(9 * own["signal"]["value"], rel=1e-6)
+
+
+def test_too_few_answers_or_prompts_and_a_large_alpha_are_undefined() -> None:
+    checkpoint = taught("Olmo2")
+    few = measure_sampled(checkpoint, CLOSE, SETTINGS, seed=0, answers=3)
+    assert few["signal"]["reason"] == "needs 4 answers per prompt, got 3"
+    assert few["pass_at_k"]["reason"] == "needs 4 answers per prompt, got 3"
+    tight = measure_sampled(checkpoint, CLOSE, SETTINGS, seed=0, answers=5)
+    assert tight["signal"]["value"] is not None
+    assert tight["alignment"]["reason"] == "needs a group of 4 and 2 more answers per prompt, got 5"
+    sharp = measure_sampled(checkpoint, CLOSE, replace(SETTINGS, alpha=8.0), seed=0)
+    assert "may be biased by" in sharp["headroom_within"]["reason"]
+    assert sharp["impact_score"]["reason"].startswith("H is undefined")
+    one = measure_sampled(checkpoint, CLOSE, replace(SETTINGS, prompts=1), seed=0)
+    assert one["reward_before"]["value"] is not None
+    assert one["reward_before"]["reason"] == "a standard error needs 2 prompts"
+    assert one["impact_score"]["value"] is None
+    assert "± undefined" in describe_measures([record(one)])
+
+
+def test_other_places_can_be_named() -> None:
+    places = (Place(1, "prompt"), Place(2, "last"))
+    found = measure_sampled(taught("Olmo2"), CLOSE, SETTINGS, seed=0, places=places)
+    assert list(found["places"]) == [
+        "output of layer 1, all prompt positions",
+        "output of layer 2, last prompt position",
+    ]
+    with pytest.raises(UserError, match="layer is 9"):
+        measure_sampled(taught("Olmo2"), CLOSE, SETTINGS, seed=0, places=(Place(9),))
+
+
+def test_a_policy_that_is_not_the_sampling_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def other(*args: Any, **options: Any) -> Any:
+        rollouts = sampled_measure_sample(*args, **options)
+        return replace(rollouts, logp=rollouts.logp - 0.02 * (rollouts.logp != 0))
+
+    sampled_measure_sample = sampled_measure.sample
+    monkeypatch.setattr(sampled_measure, "sample", other)
+    with pytest.raises(UserError, match=r"differ by 0\.02 nats a token"):
+        measure_sampled(taught("Olmo2"), CLOSE, SETTINGS, seed=0)
+
+
+def test_a_broken_checkpoint_is_refused() -> None:
+    model = tiny_models.model("Olmo2")
+    with torch.no_grad():
+        model.model.layers[1].mlp.down_proj.weight.fill_(float("nan"))
+    with pytest.raises((UserError, ValueError), match=r"finite|cannot be"):
+        measure_sampled(checkpoint_of(model), CLOSE, SETTINGS, seed=0)
+
+
+def test_several_checkpoints_share_the_reasons() -> None:
+    found = measure_sampled(taught("Olmo2"), CLOSE, SETTINGS, seed=0)
+    two = describe_measures([record(found, "step000010"), record(found, "step000020")])
+    assert two.count("[1] undefined (a norm of single costates") == 1
+    assert two.count("undefined [1]") == 2 * len(PLACES)
+    many = [record(found, f"step{i:06d}") for i in range(5)]
+    lines = describe_measures([*many, {**record(found), "status": "failed", "error": "no"}]).splitlines()
+    assert [line.split()[0] for line in lines[3:8]] == [f"step{i:06d}" for i in range(5)]
+    assert lines[-1] == "step000010 seed 0 FAILED: no"
+    assert np.isfinite(float(lines[3].split()[1]))
+
+
+def test_bfloat16_is_measured_and_named() -> None:
+    exact = measure_sampled(taught("Olmo2"), CLOSE, SETTINGS, seed=0)
+    found = measure_sampled(taught("Olmo2"), CLOSE, replace(SETTINGS, precision="bfloat16"), seed=0)
+    assert "precision" not in exact
+    assert found["precision"] == "bfloat16"
+    assert 0 < found["policy_mismatch"] < 0.05
+    assert exact["policy_mismatch"] < 1e-5
+    assert abs(found["reward_before"]["value"] - exact["reward_before"]["value"]) < 0.2
