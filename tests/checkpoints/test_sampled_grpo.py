@@ -101,13 +101,13 @@ def test_one_token_answers_are_those_of_the_label_task(tmp_path: Path) -> None:
     kappa = torch.from_numpy(grpo_scale(chance, 8)).float()
     (truth,) = torch.autograd.grad(-(kappa * right).mean(), head)
     size, settings, draws, task = float(truth.norm()), dataclasses.replace(FAST, group_size=8), [], labelled(prompts)
-    for seed in range(16):  # of 12 groups a prompt each: as many updates at once
+    for seed in range(12):  # of 12 groups a prompt each: as many updates at once
         rollouts = sample(checkpoint, task, task.prompts * 12, group_size=8, rng=np.random.default_rng(seed))
         sampled_grpo.backward(model, rollouts, settings, max_tokens=1)
         draws.append([float((head.grad * truth).sum()) / size])
-    assert_mean_close(np.array(draws), np.array([size]), detectable=0.4 * size)
+    assert_mean_close(np.array(draws), np.array([size]), detectable=0.5 * size)
     with pytest.raises(AssertionError):
-        assert_mean_close(1.4 * np.array(draws), np.array([size]), detectable=0.6 * size)
+        assert_mean_close(1.5 * np.array(draws), np.array([size]), detectable=0.8 * size)
     wide = sample(checkpoint, task, task.prompts, group_size=2000, rng=np.random.default_rng(0)).reward
     assert_mean_close(wide.T, chance, detectable=0.15)
 
@@ -140,6 +140,25 @@ def test_budgets_are_prefixes_and_seeds_repeat(checkpoint: Checkpoint) -> None:
     gains = np.array(long["reward_after"]) - long["reward_before"]
     assert long["gain_mean"] == pytest.approx(float(gains.mean()))
     json.dumps(long, allow_nan=False)
+
+
+def test_bfloat16_and_recomputed_layers(checkpoint: Checkpoint) -> None:
+    """Recomputing changes nothing; bfloat16 products change the numbers a little, and their mismatch is told."""
+    runs = [
+        sampled_grpo.train(copy.deepcopy(checkpoint), TASK, dataclasses.replace(FAST, **change), seed=0)
+        for change in ({}, {"recompute": True}, {"precision": "bfloat16"})
+    ]
+    assert runs[1]["reward_after"] == pytest.approx(runs[0]["reward_after"], abs=1e-6)
+    assert runs[0]["policy_mismatch"] < 1e-5
+    assert runs[2]["policy_mismatch"] != runs[0]["policy_mismatch"]
+
+
+def test_a_model_that_samples_another_policy_is_refused(checkpoint: Checkpoint) -> None:
+    """Log-probabilities of sampling that are not those of the pass that is differentiated."""
+    rollouts = sample(checkpoint, TASK, EXAMPLES, group_size=4, rng=np.random.default_rng(5))
+    other = dataclasses.replace(rollouts, temperature=0.75)
+    with pytest.raises(UserError, match="nats a token between sampling and the pass that is differentiated"):
+        sampled_grpo.backward(checkpoint.model, other, FAST, max_tokens=4)
 
 
 def test_standard_error_is_over_prompts(checkpoint: Checkpoint) -> None:

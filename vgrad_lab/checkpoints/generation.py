@@ -14,9 +14,15 @@ from numpy import ndarray
 from torch import Tensor
 
 from vgrad_lab.checkpoints.decoding import Stopping, batches, generate, padding_token, parameter_names, precision
+from vgrad_lab.checkpoints.errors import UserError
 from vgrad_lab.checkpoints.loading import Checkpoint
 from vgrad_lab.checkpoints.rewards import score
 from vgrad_lab.checkpoints.sampled_tasks import Example, SampledTask, encode_examples, stop_tokens
+
+MISMATCH = 0.01
+"""Largest mean difference, nats, of a token's log-probability while sampling and while differentiating."""
+MISMATCH_BELOW_FLOAT32 = 0.25
+"""The same with weights or products in bfloat16."""
 
 
 @dataclass(frozen=True)
@@ -144,3 +150,19 @@ def token_logprobs(
     place = (prompt[:, None] + step).clamp(max=width - 1) - first
     found = logp.to(place.device).gather(1, place)
     return torch.where(real, found, torch.zeros_like(found)), real
+
+
+def check_mismatch(model: Any, mismatch: float, precision: str = "float32") -> float:
+    """Return the mean difference, nats a token, of log-probabilities while sampling and while differentiating.
+
+    Raises UserError where it is more than rounding: the two passes would be two policies.
+    """
+    wide = precision == "float32" and model.dtype in (torch.float32, torch.float64)
+    allowed = MISMATCH if wide else MISMATCH_BELOW_FLOAT32
+    if not mismatch <= allowed:
+        raise UserError(
+            f"the answers' log-probabilities differ by {mismatch:.2g} nats a token between sampling and the pass that "
+            f"is differentiated (allowed: {allowed:g}); {type(model).__name__} reads a cached or padded prompt "
+            "differently, or is not finite"
+        )
+    return mismatch

@@ -15,9 +15,10 @@ from numpy import ndarray
 
 from vgrad_lab.advantage import from_group
 from vgrad_lab.checkpoints.errors import UserError
-from vgrad_lab.checkpoints.generation import Rollouts, sample, token_logprobs
+from vgrad_lab.checkpoints.generation import Rollouts, check_mismatch, sample, token_logprobs
 from vgrad_lab.checkpoints.grpo import GrpoSettings, learning_rates, make_optimizer
 from vgrad_lab.checkpoints.loading import Checkpoint
+from vgrad_lab.checkpoints.precision import recomputing, running
 from vgrad_lab.checkpoints.probe import EVALUATION_SEED
 from vgrad_lab.checkpoints.sampled_tasks import SampledTask, Task, evaluation_examples
 from vgrad_lab.integrations.scale import loss_weight
@@ -93,12 +94,17 @@ def train(checkpoint: Checkpoint, task: SampledTask, settings: GrpoSettings, *, 
     sampled answers leave undefined) and those named here: errors, dead groups, lengths, how it was evaluated.
     """
     given = cast(SampledSettings, settings_for(task, settings))
+    with running(checkpoint.model, given.precision):
+        return _run(checkpoint, task, given, seed)
+
+
+def _run(checkpoint: Checkpoint, task: SampledTask, given: SampledSettings, seed: int) -> dict[str, Any]:
     model, total = checkpoint.model, given.budgets[-1]
     order = np.random.default_rng([seed, 1])
     shuffled = [order.permutation(len(task.prompts)) for _ in range(-(-total * given.prompts // len(task.prompts)))]
     examples = [task.prompts[i] for i in np.concatenate(shuffled).tolist()]
     optimizer, rates = make_optimizer(model, given), learning_rates(given)
-    curve, dead = {0: evaluate(checkpoint, task, given)}, []
+    curve, dead, mismatch = {0: evaluate(checkpoint, task, given)}, [], []
     for update in range(1, total + 1):
         for group in optimizer.param_groups:
             group["lr"] = float(given.learning_rate * rates[update - 1])
@@ -111,21 +117,24 @@ def train(checkpoint: Checkpoint, task: SampledTask, settings: GrpoSettings, *, 
             micro_batch=given.micro_batch,
         )
         dead.append(float(np.mean(rollouts.reward.max(1) == rollouts.reward.min(1))))
-        backward(model, rollouts, given, max_tokens=task.max_tokens)
+        with recomputing(model, given.recompute):  # not while sampling: a cache cannot be computed again
+            mismatch.append(backward(model, rollouts, given, max_tokens=task.max_tokens))
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), given.clip or math.inf)
         if not bool(torch.isfinite(norm)):
             raise UserError(f"the gradient is not finite at update {update}; lower the learning rate")
         optimizer.step()
         if update in given.budgets:
             curve[update] = evaluate(checkpoint, task, given)
-    return _result(given, curve, dead)
+    return _result(given, curve, dead) | {"policy_mismatch": float(np.mean(mismatch))}
 
 
-def backward(model: Any, rollouts: Rollouts, settings: SampledSettings, *, max_tokens: int) -> None:
+def backward(model: Any, rollouts: Rollouts, settings: SampledSettings, *, max_tokens: int) -> float:
     """Leave the gradient of the loss −Σ_i w_i Â_i Σ_t log π(o_{i,t}|q, o_{i,<t}) in the model's parameters.
 
     w_i as in TRL: 1/(B|o_i|) for grpo, 1/(B·max_tokens) for dr_grpo, 1/Σ_j|o_j| for dapo, over the B = Q·G answers of
     the update, however it is cut into micro-batches. Answers with advantage 0 are left out, which changes nothing.
+    Returns the largest mean difference over a micro-batch, nats a token, of these log π from those while sampling;
+    raises UserError where it is no rounding.
     """
     advantage = from_group(rollouts.reward, settings.baseline, ddof=settings.ddof, eps=settings.eps).reshape(-1)
     length = rollouts.answer_length
@@ -133,13 +142,16 @@ def backward(model: Any, rollouts: Rollouts, settings: SampledSettings, *, max_t
     weight = scale * torch.from_numpy(advantage).to(scale)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    size = settings.micro_batch * settings.group_size
+    size, worst = settings.micro_batch * settings.group_size, 0.0
     for start in range(0, len(length), size):
         rows = torch.arange(start, min(start + size, len(length)), device=length.device)
         rows = rows[weight[rows] != 0]
         if len(rows):
-            logp, _ = token_logprobs(model, rollouts, rows)
+            logp, real = token_logprobs(model, rollouts, rows)
+            apart = (logp.detach() - rollouts.logp[rows, : logp.shape[1]]).abs().sum() / real.sum()
+            worst = max(worst, check_mismatch(model, float(apart), settings.precision))
             torch.autograd.backward(-(weight[rows].to(logp) * logp.sum(1)).sum())
+    return worst
 
 
 def evaluate(checkpoint: Checkpoint, task: SampledTask, settings: SampledSettings) -> Evaluation:
