@@ -7,6 +7,8 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,14 +88,77 @@ def cached_rungs(cache: Path) -> tuple[CachedRung, ...]:
     return tuple(one for one in found if one.record)
 
 
+class InUse(UserError):
+    """A rung that another process works on."""
+
+
+class Use:
+    """Keeps a fetched rung from being evicted by another process until it is ended; a killed process ends its own.
+
+    Without file locks (Windows, some network disks) nothing is kept.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._handle = _lock(folder, alone=False)
+
+    def end(self) -> None:
+        """Let the rung go; a second call does nothing."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            os.close(handle)
+
+
+def _lock(folder: Path, *, alone: bool) -> int | None:
+    """An open file beside a rung, locked; None where that is not known. Raises BlockingIOError if `alone` and used."""
+    try:
+        import fcntl
+    except ModuleNotFoundError:
+        return None
+    with suppress(OSError):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        handle = os.open(folder.with_name(f".{folder.name}.used"), os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
+    except BlockingIOError:
+        os.close(handle)
+        raise
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    try:
+        handle = _lock(folder, alone=True)
+    except BlockingIOError as error:
+        raise InUse(f"{folder} is used by another process; wait until it has ended") from error
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
 def evict(folder: Path) -> int:
     """Delete what was fetched into a folder, and nothing else; returns the bytes freed.
 
     The folder itself goes when it is empty then. A deletion that was cut short is finished by the next.
 
     Raises:
+        InUse: another process works on the rung (see `Use`).
         UserError: the folder has no record of a fetch (so it is not the cache's), or a file cannot be deleted.
     """
+    with _alone(folder):
+        return delete(folder)
+
+
+def delete(folder: Path) -> int:
+    """As `evict`, whoever uses the rung."""
     record = read_record(folder)
     if record is None or folder.is_symlink():
         raise UserError(f"{folder} was not fetched by vgrad (no {RECORD}); delete it yourself if you want it gone")

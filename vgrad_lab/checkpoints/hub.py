@@ -15,7 +15,7 @@ from typing import Any
 from vgrad_lab.checkpoints.atomic import TEMPORARY
 from vgrad_lab.checkpoints.cache import (
     MARGIN,
-    evict,
+    delete,
     is_whole,
     read_record,
     require_space,
@@ -141,7 +141,7 @@ def _only_one(part: Path) -> AbstractContextManager[Any]:
 def _make_way(target: Path) -> None:
     """Remove another or a damaged commit from where the rung goes; refuse what was not fetched."""
     if target.exists() and read_record(target) is not None:
-        evict(target)
+        delete(target)
     if target.exists():
         raise UserError(f"{target} is in the way and holds files that were not fetched; move it elsewhere")
 

@@ -1,18 +1,18 @@
 """Rungs one after the other, the next fetched while the present one is in use, each evicted after use."""
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
-from vgrad_lab.checkpoints.cache import MARGIN, evict, require_space
+from vgrad_lab.checkpoints.cache import MARGIN, InUse, Use, evict, require_space, rung_folder
 from vgrad_lab.checkpoints.errors import UserError
 from vgrad_lab.checkpoints.hub import Fetched, fetch, is_cached
 from vgrad_lab.checkpoints.inventory import Inventory
 from vgrad_lab.checkpoints.plan import make_plan
-from vgrad_lab.checkpoints.resolve import Ladder
+from vgrad_lab.checkpoints.resolve import Ladder, find
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,14 @@ def walk(
     keep: bool = False,
     allow_bin: bool = False,
     margin: int = MARGIN,
+    wanted: Callable[[Inventory], bool] | None = None,
 ) -> Iterator[Step]:
     """The rungs in order; while the caller works on one, a thread fetches the next, and no more than the next.
 
     Wall time of n rungs: d + n·max(d, c) at most, with d seconds of download and c of work each. A rung that cannot be
     fetched is a step with a problem, and the walk goes on. Only rungs that a walk fetched are evicted, when the
-    caller asks for the next step, or leaves; what was fetched ahead by then stays for the next walk.
+    caller asks for the next step, or leaves; what was fetched ahead by then stays for the next walk. A rung that
+    another process uses stays too: whoever uses it last evicts it.
 
     Args:
         ladder: the rungs' ladder.
@@ -52,34 +54,58 @@ def walk(
         keep: evict nothing, now or later.
         allow_bin: fetch weights that exist only as `.bin`.
         margin: bytes of the disk to leave free.
+        wanted: asked right before a rung is fetched; one that is not wanted then is passed over.
 
     Raises:
         UserError: the cache cannot be written, or has no room for two rungs (with `keep`, for all).
     """
-    wanted = tuple(inventories)
-    _check_room(ladder, wanted, cache, keep=keep, margin=margin)
-    stop = threading.Event()
+    given = tuple(inventories)
+    _check_room(ladder, given, cache, keep=keep, margin=margin)
+    stop, uses = threading.Event(), dict[str, Use]()
 
     def step(one: Inventory) -> Step:
+        if ladder.spec.folder is None:
+            uses[one.rung] = Use(rung_folder(cache, ladder, find(ladder, one.rung)))
         try:
             found = fetch(ladder, one, cache, keep=keep, allow_bin=allow_bin, margin=margin, stop=stop)
         except UserError as error:
             return Step(one.rung, None, str(error))
         return Step(one.rung, found)
 
-    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as pool:
-        following = pool.submit(step, wanted[0]) if wanted else None
-        try:
-            for k in range(len(wanted)):
-                present = cast(Future[Step], following).result()
-                following = pool.submit(step, wanted[k + 1]) if k + 1 < len(wanted) else None
-                try:
-                    yield present
-                finally:
-                    if present.fetched is not None and present.fetched.passing and not keep:
-                        evict(present.fetched.rung.path)
-        finally:
-            stop.set()
+    left = (one for one in given if wanted is None or wanted(one))
+    try:
+        with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as pool:
+            following = _ahead(pool, step, left)
+            try:
+                while following is not None:
+                    present = following.result()
+                    following = _ahead(pool, step, left)
+                    try:
+                        yield present
+                    finally:
+                        _leave(present, uses.pop(present.name, None), keep=keep)
+            finally:
+                stop.set()
+    finally:
+        for use in uses.values():
+            use.end()
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, step: Callable[[Inventory], Step], left: Iterator[Inventory]
+) -> Future[Step] | None:
+    """The next rung on its way; None at the end."""
+    one = next(left, None)
+    return None if one is None else pool.submit(step, one)
+
+
+def _leave(step: Step, use: Use | None, *, keep: bool) -> None:
+    """End the use of a rung, and evict it unless it is kept, or used by another process."""
+    if use is not None:
+        use.end()
+    if step.fetched is not None and step.fetched.passing and not keep:
+        with suppress(InUse):
+            evict(step.fetched.rung.path)
 
 
 def _check_room(ladder: Ladder, wanted: tuple[Inventory, ...], cache: Path, *, keep: bool, margin: int) -> None:

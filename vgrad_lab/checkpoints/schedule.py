@@ -1,7 +1,7 @@
 """Drive units through an executor: claims, retries, halved micro-batches, and a table of what became of each."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -40,8 +40,8 @@ class Policy:
 
 
 @dataclass
-class _Open:
-    """A unit that is not settled: how often it was tried, and from when it may be tried again."""
+class Open:
+    """A unit that is not settled: how often it was tried, from when it may be tried again, whether another holds it."""
 
     work: Work
     before: int | None
@@ -50,6 +50,7 @@ class _Open:
     halvings: int = 0
     ready: float = 0.0
     running: bool = False
+    held: bool = False
 
 
 State = Literal["done", "failed", "kept"]
@@ -73,29 +74,73 @@ def run_units(
     policy = Policy() if policy is None else policy
     require_writable(folder)
     counts = {"done": 0, "failed": 0, "kept": 0}
-    opened = {w.id: _Open(w, _stamp(folder, w.id)) for w in works}
-    bar = tqdm(total=len(opened), desc="sweep", unit="unit", disable=None if progress else True)
+    opened = opened_units(works, folder)
     try:
-        with bar:
-            while opened:
-                settled = _submit(opened, folder, executor, policy, device)
-                for task, outcome in executor.finished(policy.poll):
-                    state = _judge(opened[task.work.id], task, outcome, policy)
-                    if state is not None:
-                        settled.append((task.work.id, state))
-                for unit, state in settled:
-                    del opened[unit]
-                    counts[state] += 1
-                    bar.update()
-                if opened and not any(o.running for o in opened.values()):
-                    time.sleep(0 if settled else min(policy.poll, 0.1))
+        with tqdm(total=len(opened), desc="sweep", unit="unit", disable=None if progress else True) as bar:
+            for _, state in drive(opened, folder, executor, policy=policy, device=device):
+                counts[state] += 1
+                bar.update()
     finally:
         executor.close()
     return counts
 
 
+def opened_units(works: Sequence[Work], folder: Path) -> dict[str, Open]:
+    """Units by id, none of them settled, with the version of the record that each has from before."""
+    return {work.id: Open(work, _stamp(folder, work.id)) for work in works}
+
+
+def drive(
+    opened: dict[str, Open],
+    folder: Path,
+    executor: Executor,
+    *,
+    policy: Policy,
+    device: str = "cpu",
+    wait: bool = True,
+) -> Iterator[tuple[str, State]]:
+    """Run units until all are settled; each leaves `opened` with what became of it. The executor stays open.
+
+    Without `wait` it also ends when other workers hold all units that are left.
+    """
+    while opened:
+        settled = _submit(opened, folder, executor, policy, device)
+        for task, outcome in executor.finished(policy.poll):
+            state = _judge(opened[task.work.id], task, outcome, policy)
+            if state is not None:
+                settled.append((task.work.id, state))
+        for unit, state in settled:
+            del opened[unit]
+            yield unit, state
+        if any(o.running for o in opened.values()):
+            continue
+        if not wait and all(o.held for o in opened.values()):
+            return
+        if opened:
+            time.sleep(0 if settled else min(policy.poll, 0.1))
+
+
+def settled_elsewhere(opened: dict[str, Open], folder: Path, *, lease: float) -> Iterator[tuple[str, State]]:
+    """Take out the units that other workers have settled, and see which of the others are held."""
+    now = claims.clock(folder)
+    for unit in list(opened):
+        o = opened[unit]
+        if state := is_settled(o, folder):
+            del opened[unit]
+            yield unit, state
+        else:
+            o.held = claims.is_held(folder, unit, lease=lease, now=now)
+
+
+def is_settled(o: Open, folder: Path) -> State | None:
+    """Whether a unit that is not running here was done, or failed elsewhere since the sweep began."""
+    if is_done(folder, o.work.id):
+        return "kept"
+    return "failed" if _stamp(folder, o.work.id) not in (None, o.before) else None
+
+
 def _submit(
-    opened: dict[str, _Open], folder: Path, executor: Executor, policy: Policy, device: str
+    opened: dict[str, Open], folder: Path, executor: Executor, policy: Policy, device: str
 ) -> list[tuple[str, State]]:
     """Fill the executor's slots; returns the units that were found settled."""
     settled: list[tuple[str, State]] = []
@@ -106,14 +151,12 @@ def _submit(
             break
         if o.running or o.ready > time.monotonic():
             continue
-        if is_done(folder, unit):
-            settled.append((unit, "kept"))
-            continue
-        if _stamp(folder, unit) not in (None, o.before):
-            settled.append((unit, "failed"))
+        if state := is_settled(o, folder):
+            settled.append((unit, state))
             continue
         now = claims.clock(folder) if now is None else now
-        if claims.is_held(folder, unit, lease=policy.lease, now=now):
+        o.held = claims.is_held(folder, unit, lease=policy.lease, now=now)
+        if o.held:
             o.ready = time.monotonic() + policy.poll
             continue
         executor.submit(Task(o.work, folder, claims.new_owner(), policy.lease, o.halvings, device))
@@ -122,7 +165,7 @@ def _submit(
     return settled
 
 
-def _judge(o: _Open, task: Task, outcome: Outcome, policy: Policy) -> State | None:
+def _judge(o: Open, task: Task, outcome: Outcome, policy: Policy) -> State | None:
     """What an outcome makes of a unit: settled, or open again."""
     o.running = False
     if outcome.kind in ("done", "kept"):
@@ -130,6 +173,7 @@ def _judge(o: _Open, task: Task, outcome: Outcome, policy: Policy) -> State | No
     if outcome.kind == "store":
         raise UserError(outcome.error)
     if outcome.kind == "busy":
+        o.held = True
         o.ready = time.monotonic() + policy.poll
         return None
     claims.release(task.folder, task.work.id, task.owner)
