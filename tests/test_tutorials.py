@@ -20,7 +20,8 @@ from vgrad_lab.impact import grpo_scale
 
 ROOT = Path(__file__).parents[1] / "tutorials"
 TUTORIALS = sorted(ROOT.glob("[0-9]*.py"))
-WITH_EXERCISES = [path for path in TUTORIALS if path.stem[:2] in ("00", "01", "02", "03", "04", "05", "06", "07", "08")]
+NUMBERS = ["00", "01", "02", "03", "04", "05", "06", "07", "08", "10"]
+WITH_EXERCISES = [path for path in TUTORIALS if path.stem[:2] in NUMBERS]
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -43,7 +44,7 @@ def outputs(notebook: Any) -> list[dict[str, Any]]:
 
 def test_there_are_tutorials() -> None:
     assert len(TUTORIALS) >= 2
-    assert [path.stem[:2] for path in WITH_EXERCISES] == ["00", "01", "02", "03", "04", "05", "06", "07", "08"]
+    assert [path.stem[:2] for path in WITH_EXERCISES] == NUMBERS
 
 
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda p: p.stem)
@@ -387,6 +388,26 @@ WRONG: dict[str, tuple[tuple[Any, str], ...]] = {
         (lambda p, p0: 1.001 * coin_speed(p, p0), "yours gives"),
     ),
     "08.3": ((8, "9 of 8"), (10, "so will fewer"), (9.5, "whole number"), (0, "does not exist")),
+    "10.1": (
+        (29.194, "weights alone"),
+        (58.389, "two moments more"),
+        (87.583, "m and v"),
+        (14.597, "four bytes"),
+        (116.778 * 1.004, "is not 117.245"),
+        (float("inf"), "finite"),
+    ),
+    "10.2": (
+        (lambda flops, bandwidth: flops / bandwidth / 2, "belongs above"),
+        (lambda flops, bandwidth: bandwidth / flops / 2, "upside down"),
+        (lambda flops, bandwidth: 2.002 * flops / bandwidth, "yours gives"),
+        (lambda flops, bandwidth: 200.0, "it is 320"),
+    ),
+    "10.3": (
+        (60, "one thing after the other"),
+        (40, "last rung is not"),
+        (22, "a download takes longer"),
+        (30, "120 s"),
+    ),
 }
 
 
