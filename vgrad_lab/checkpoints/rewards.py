@@ -92,7 +92,7 @@ def load_function(name: str) -> RewardFunction:
         found = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # whatever the user's own module does when it is imported
         raise UserError(
-            f"reward function {name!r} cannot be imported ({type(error).__name__}: {error}); install its package or "
+            f"reward function {name!r} cannot be imported ({_words(error)}); install its package or "
             "put the folder of its module on PYTHONPATH"
         ) from error
     if not callable(found):
@@ -136,9 +136,14 @@ def _called(name: str, prompt: str, completion: str, fields: dict[str, Any]) -> 
         raise
     except Exception as error:  # the user's own code
         raise UserError(
-            f"reward function {name!r} raised {type(error).__name__}: {error} for the prompt {prompt[:60]!r} and the "
+            f"reward function {name!r} raised {_words(error)} for the prompt {prompt[:60]!r} and the "
             f"answer {completion[:60]!r}; make it return a number for every answer"
         ) from error
+
+
+def _words(error: Exception) -> str:
+    """An exception in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _number(value: Any, name: str, prompt: str) -> float:
