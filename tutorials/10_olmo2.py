@@ -78,13 +78,14 @@ for title, protocol in PROTOCOLS.items():
 # and the gradient written. The slower of the two is the **floor**: no program is faster. Move the sliders to your card.
 
 # %%
-TOKENS = np.unique(np.geomspace(1, 65536, 60).astype(int))
+TOKENS = 12 * np.unique(np.geomspace(1, 5000, 60).astype(int))  # prompts of a dozen tokens
 
 
 def floor_picture(axis, tflops, terabytes):
     """Floor of forward and backward in milliseconds against tokens per update; dotted: operations alone."""
     for (name, shape), colour in zip(SHAPES.items(), (BLUE, ORANGE), strict=True):
-        work = [op.forward_work(shape, np.array([t])) + op.backward_work(shape, np.array([t])) for t in TOKENS]
+        batches = [np.full(t // 12, 12) for t in TOKENS]
+        work = [op.forward_work(shape, batch) + op.backward_work(shape, batch) for batch in batches]
         both = [1e3 * op.floor_seconds(w, flops=1e12 * tflops, bandwidth=1e12 * terabytes) for w in work]
         axis.loglog(TOKENS, both, color=colour, label=name)
         axis.loglog(TOKENS, [1e3 * w.flops / (1e12 * tflops) for w in work], ":", color=colour)
