@@ -6,8 +6,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
 from vgrad_lab.checkpoints import claims
 from vgrad_lab.checkpoints.atomic import require_writable
 from vgrad_lab.checkpoints.cache import MARGIN, rung_folder
@@ -17,7 +15,16 @@ from vgrad_lab.checkpoints.ladders import Rung, rung_name
 from vgrad_lab.checkpoints.loading import content_identity
 from vgrad_lab.checkpoints.prefetch import Step, walk
 from vgrad_lab.checkpoints.resolve import Ladder, find
-from vgrad_lab.checkpoints.schedule import Open, Policy, State, drive, is_settled, opened_units, settled_elsewhere
+from vgrad_lab.checkpoints.schedule import (
+    Open,
+    Policy,
+    State,
+    counted,
+    drive,
+    is_settled,
+    opened_units,
+    settled_elsewhere,
+)
 from vgrad_lab.checkpoints.store import publish
 
 MakeUnits = Callable[[Rung, str], Sequence[Work]]
@@ -82,18 +89,10 @@ def run_ladder(
     """
     policy = Policy() if policy is None else policy
     require_writable(folder)
-    run = _Run(ladder, cache, folder, executor, policy, device, keep, allow_bin, margin)
     rungs = {one.rung: one for one in inventories}
     todo = {name: opened_units(make_units(*rung_of(ladder, one, cache)), folder) for name, one in rungs.items()}
-    counts, total = {"done": 0, "failed": 0, "kept": 0}, sum(map(len, todo.values()))
-    try:
-        with tqdm(total=total, desc="sweep", unit="unit", disable=None if progress else True) as bar:
-            for _, state in _settle(run, rungs, todo):
-                counts[state] += 1
-                bar.update()
-    finally:
-        executor.close()
-    return counts
+    run = _Run(ladder, cache, folder, executor, policy, device, keep, allow_bin, margin)
+    return counted(_settle(run, rungs, todo), sum(map(len, todo.values())), executor, progress=progress)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """Rungs one after the other, the next fetched while the present one is in use, each evicted after use."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,8 +44,8 @@ def walk(
 
     Wall time of n rungs: d + n·max(d, c) at most, with d seconds of download and c of work each. A rung that cannot be
     fetched is a step with a problem, and the walk goes on. Only rungs that a walk fetched are evicted, when the
-    caller asks for the next step, or leaves; what was fetched ahead by then stays for the next walk. A rung that
-    another process uses stays too: whoever uses it last evicts it.
+    caller asks for the next step, or leaves; what was fetched ahead by then stays for the next walk. Of several
+    processes that use a rung, the last evicts it.
 
     Args:
         ladder: the rungs' ladder.
@@ -67,28 +67,33 @@ def walk(
         if ladder.spec.folder is None:
             uses[one.rung] = Use(rung_folder(cache, ladder, find(ladder, one.rung)))
         try:
-            found = fetch(ladder, one, cache, keep=keep, allow_bin=allow_bin, margin=margin, stop=stop)
+            return Step(one.rung, fetch(ladder, one, cache, keep=keep, allow_bin=allow_bin, margin=margin, stop=stop))
         except UserError as error:
             return Step(one.rung, None, str(error))
-        return Step(one.rung, found)
 
     left = (one for one in given if wanted is None or wanted(one))
+    pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
     try:
-        with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as pool:
-            following = _ahead(pool, step, left)
-            try:
-                while following is not None:
-                    present = following.result()
-                    following = _ahead(pool, step, left)
-                    try:
-                        yield present
-                    finally:
-                        _leave(present, uses.pop(present.name, None), keep=keep)
-            finally:
-                stop.set()
+        with pool, closing(_one_ahead(pool, step, left, stop)) as steps:
+            for present in steps:
+                yield from _leaving(present, uses, keep=keep)
     finally:
         for use in uses.values():
             use.end()
+
+
+def _one_ahead(
+    pool: ThreadPoolExecutor, step: Callable[[Inventory], Step], left: Iterator[Inventory], stop: threading.Event
+) -> Generator[Step, None, None]:
+    """Steps in order, each given when the next is on its way; `stop` is set at the end."""
+    try:
+        following = _ahead(pool, step, left)
+        while following is not None:
+            present = following.result()
+            following = _ahead(pool, step, left)
+            yield present
+    finally:
+        stop.set()
 
 
 def _ahead(
@@ -99,13 +104,16 @@ def _ahead(
     return None if one is None else pool.submit(step, one)
 
 
-def _leave(step: Step, use: Use | None, *, keep: bool) -> None:
-    """End the use of a rung, and evict it unless it is kept, or used by another process."""
-    if use is not None:
-        use.end()
-    if step.fetched is not None and step.fetched.passing and not keep:
-        with suppress(InUse):
-            evict(step.fetched.rung.path)
+def _leaving(step: Step, uses: dict[str, Use], *, keep: bool) -> Iterator[Step]:
+    """Give a step; then end the use of its rung, and evict it unless it is kept, or used by another process."""
+    try:
+        yield step
+    finally:
+        if use := uses.pop(step.name, None):
+            use.end()
+        if step.fetched is not None and step.fetched.passing and not keep:
+            with suppress(InUse):
+                evict(step.fetched.rung.path)
 
 
 def _check_room(ladder: Ladder, wanted: tuple[Inventory, ...], cache: Path, *, keep: bool, margin: int) -> None:

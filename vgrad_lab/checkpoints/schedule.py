@@ -73,11 +73,17 @@ def run_units(
     """
     policy = Policy() if policy is None else policy
     require_writable(folder)
-    counts = {"done": 0, "failed": 0, "kept": 0}
     opened = opened_units(works, folder)
+    settled = drive(opened, folder, executor, policy=policy, device=device)
+    return counted(settled, len(opened), executor, progress=progress)
+
+
+def counted(settled: Iterator[tuple[str, State]], total: int, executor: Executor, *, progress: bool) -> dict[str, int]:
+    """Counts of what became of the units, which run as this reads them; the executor is closed, whatever happens."""
+    counts = {"done": 0, "failed": 0, "kept": 0}
     try:
-        with tqdm(total=len(opened), desc="sweep", unit="unit", disable=None if progress else True) as bar:
-            for _, state in drive(opened, folder, executor, policy=policy, device=device):
+        with tqdm(total=total, desc="sweep", unit="unit", disable=None if progress else True) as bar:
+            for _, state in settled:
                 counts[state] += 1
                 bar.update()
     finally:
