@@ -14,7 +14,7 @@ from tests.helpers import unchecked
 from vgrad_lab.advantage import Baseline
 from vgrad_lab.checkpoints import group_headroom as gh
 from vgrad_lab.checkpoints import group_rewards as gr
-from vgrad_lab.checkpoints.group_estimate import Estimate
+from vgrad_lab.checkpoints.group_estimate import NO_SPREAD, Estimate
 from vgrad_lab.checkpoints.group_signal import GroupRule
 from vgrad_lab.impact import grpo_scale, headroom, headroom_bernoulli
 from vgrad_lab.tolerances import CLOSED_FORM, PLANTED_FAULT
@@ -177,7 +177,11 @@ def test_what_is_undefined_says_why() -> None:
     assert "may be biased by" in gh.headroom_within(coins, 1e4).reason
     assert gh.headroom_between(coins[:1], 0.1).reason == "needs 2 prompts, got 1"
     assert "with 3 prompts" in gh.headroom_between(coins, 2.0).reason
-    assert gh.headroom_within(np.zeros((3, 16)), 1.0).value is not None
+    silent = (gr.reward_mean(coins), gr.dead_share(coins, 2), gh.headroom_within(np.zeros((3, 16)), 1.0))
+    assert {e.reason for e in silent} == {NO_SPREAD}
+    assert {e.standard_error for e in silent} == {None}
+    assert gh.headroom_between(np.zeros((20, 16)), 1.0).reason == NO_SPREAD
+    assert gr.scale(coins, GroupRule(2)).standard_error == 0  # κ_2 is one number, whatever p
 
 
 def test_bad_input_is_refused() -> None:

@@ -240,9 +240,11 @@ def test_what_is_undefined_says_why() -> None:
     assert of(10, GroupRule(8)).bias_squared.reason == "needs two groups of 8 answers per prompt, got 10"
     assert of(16, GroupRule(8, eps=0.5)).gap.reason.startswith("κ lies on both sides of 1")
     reward, gram = np.ones((3, 8)), np.ones((3, 8, 8))
+    lone = gs.estimate_signal(np.eye(3, 8), gram, GroupRule(4))
+    assert {lone.signal.reason, lone.alignment.reason, lone.gap.reason} == {gs.ALL_SILENT}
     silent = gs.estimate_signal(reward, gram, GroupRule(4))
     assert {silent.signal.reason, silent.alignment.reason, silent.gap.reason} == {gs.ALL_DEAD}
-    one = gs.estimate_signal(np.eye(1, 8), gram[:1], GroupRule(4)).signal
+    one = gs.estimate_signal(np.eye(2, 8).sum(0, keepdims=True), gram[:1], GroupRule(4)).signal
     assert one.value is not None
     assert one.standard_error is None
     assert one.reason == ONE_PROMPT
@@ -259,6 +261,17 @@ def test_known_factors_need_no_second_group() -> None:
     assert own.alignment.value == pytest.approx(0.8 * (own.signal.value or 0))
     assert own.gap.value == pytest.approx(0.2 * (own.signal.value or 0))
     assert own.bias_squared.value == pytest.approx(0.04 * (own.signal.value or 0))
+
+
+@given(seeds, st.integers(4, 8), st.integers(2, 4))
+def test_a_prompt_without_two_pairs_adds_exactly_nothing(seed: int, size: int, levels: int) -> None:
+    """And one with two pairs adds something: what ``contributing`` says of a prompt is what the estimators do."""
+    rng = np.random.default_rng(seed)
+    reward, score = rng.integers(0, levels, (20, size)).astype(float), rng.normal(size=(20, size, 5))
+    gram = score @ score.transpose(0, 2, 1)
+    said = gs.contributing(reward)
+    assert np.array_equal(gs.signal_per_prompt(reward, gram) != 0, said)
+    assert not gs.alignment_per_prompt(reward, gram, GroupRule(2))[~said].any()
 
 
 def test_dead_groups_count_as_nothing() -> None:

@@ -14,6 +14,7 @@ from tests.checkpoints.taught import TASK, checkpoint_of, taught
 from vgrad_lab.checkpoints import sampled_measure
 from vgrad_lab.checkpoints.errors import UserError
 from vgrad_lab.checkpoints.group_costates import Place
+from vgrad_lab.checkpoints.group_estimate import NO_SPREAD
 from vgrad_lab.checkpoints.group_signal import ALL_DEAD
 from vgrad_lab.checkpoints.probe import EVALUATION_SEED, MeasureSettings, measure
 from vgrad_lab.checkpoints.rewards import Reward
@@ -29,8 +30,8 @@ SHORT = SampledTask(
     tuple(Example(f"Label: {y}\nLabel:", json.dumps({"answer": y})) for y in "ABCDABCD"), max_tokens=2, eos=True
 )
 """Two tokens an answer; the right one is the label, then the end."""
-CLOSE = SampledTask(SHORT.prompts, reward=Reward("regex", pattern="[A-Za-z]"), max_tokens=2)
-"""Rewards that a random model finds now and then."""
+CLOSE = SampledTask(SHORT.prompts, reward=Reward("regex", pattern="[ABac-k]"), max_tokens=2)
+"""Rewards that a taught model misses, and a random one finds, now and then."""
 
 
 def copying(prompts: int) -> SampledTask:
@@ -111,7 +112,7 @@ def test_results_depend_on_the_seed_and_not_on_the_micro_batch() -> None:
 def test_no_success_leaves_the_signal_undefined() -> None:
     never = SampledTask(SHORT.prompts, reward=Reward("regex", pattern="no such answer"), max_tokens=2)
     found = measure_sampled(taught("Olmo2"), never, SETTINGS, seed=0)
-    assert found["reward_before"] == {"value": 0.0, "standard_error": 0.0}
+    assert found["reward_before"] == {"value": 0.0, "standard_error": None, "reason": NO_SPREAD}
     assert found["dead_groups"]["value"] == 1
     for key in ("signal", "alignment", "costate_gap_conditional"):
         assert found[key] == {"value": None, "standard_error": None, "reason": ALL_DEAD}
@@ -189,8 +190,9 @@ def test_a_broken_checkpoint_is_refused() -> None:
 def test_several_checkpoints_share_the_reasons() -> None:
     found = measure_sampled(taught("Olmo2"), CLOSE, SETTINGS, seed=0)
     two = describe_measures([record(found, "step000010"), record(found, "step000020")])
-    assert two.count("[1] undefined (a norm of single costates") == 1
-    assert two.count("undefined [1]") == 2 * len(PLACES)
+    reason = re.findall(r"^\[(\d)\] undefined \(a norm of single costates", two, re.MULTILINE)
+    assert len(reason) == 1
+    assert two.count(f"undefined [{reason[0]}]") == 2 * len(PLACES)
     many = [record(found, f"step{i:06d}") for i in range(5)]
     lines = describe_measures([*many, {**record(found), "status": "failed", "error": "no"}]).splitlines()
     assert [line.split()[0] for line in lines[3:8]] == [f"step{i:06d}" for i in range(5)]

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from numpy import ndarray
 
 from vgrad_lab.stats import mean_with_standard_error
 
 ONE_PROMPT = "a standard error needs 2 prompts"
+NO_SPREAD = "equal for every prompt, so that no spread was seen"
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,16 @@ def undefined(reason: str) -> Estimate:
     return Estimate(None, None, reason)
 
 
-def over_prompts(per_prompt: Float[ndarray, " Q"], *, bias: float = 0.0) -> Estimate:
-    """Mean over prompts with its standard error, s/√Q; raises ValueError for non-finite numbers."""
+def over_prompts(per_prompt: Float[ndarray, " Q"], *, bias: float = 0.0, exact: bool = False) -> Estimate:
+    """Mean over prompts with its standard error, s/√Q; raises ValueError for non-finite numbers.
+
+    Equal numbers have no standard error, unless they are ``exact``: a spread that was not seen is not zero.
+    """
     if len(per_prompt) < 2:
         return Estimate(float(per_prompt[0]), None, ONE_PROMPT, bias)
     mean, error = mean_with_standard_error(per_prompt)
+    if not exact and bool(np.all(per_prompt == per_prompt[0])):
+        return Estimate(float(per_prompt[0]), None, NO_SPREAD, bias)
     return Estimate(float(mean), float(error), bias=bias)
 
 
@@ -65,6 +71,8 @@ def jackknife(
     if prompts == 2:
         return Estimate(value, None, "a standard error needs 3 prompts", bias)
     left = statistic((index[:, None] + np.arange(1, prompts)) % prompts)
+    if bool(np.all(left == left[0])):
+        return Estimate(value, None, NO_SPREAD, bias)
     error = np.sqrt((prompts - 1) / prompts * ((left - left.mean()) ** 2).sum())
     return Estimate(value, float(error), bias=bias)
 
@@ -91,9 +99,10 @@ def check_reward(reward: Float[ndarray, "Q G"]) -> Float[ndarray, "Q G"]:
     return reward
 
 
-def dead(reward: Float[ndarray, "Q G"]) -> Bool[ndarray, " Q"]:
-    """Whether all answers of a prompt have one reward."""
-    return np.asarray(reward.max(1) == reward.min(1))
+def same_reward(reward: Float[ndarray, "Q G"]) -> Float[ndarray, "Q G"]:
+    """How many answers of the prompt have the reward of each answer, at the first of them; 0 at the others."""
+    first = np.argmax(reward[:, :, None] == reward[:, None, :], axis=2)  # the first answer of the same reward
+    return np.asarray((first[:, :, None] == np.arange(reward.shape[1])).sum(1, dtype=float))
 
 
 def is_binary(reward: Float[ndarray, "Q G"]) -> bool:

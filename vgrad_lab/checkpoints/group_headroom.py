@@ -87,7 +87,7 @@ def within_per_prompt(reward: Float[ndarray, "Q G"], alpha: float) -> tuple[Floa
     degree = min(reward.shape[1], DEGREE)
     terms, left, _ = _logarithm(scale, degree)
     x = 2 * np.expm1(alpha * reward) / scale - 1
-    return power_means(x, degree) @ terms / alpha - reward.mean(1), left / alpha
+    return (power_means(x, degree) * terms).sum(1) / alpha - reward.mean(1), left / alpha
 
 
 def headroom_within(reward: Float[ndarray, "Q G"], alpha: float) -> Estimate:
@@ -120,7 +120,7 @@ class Between:
 
     def value(self, index: Int[ndarray, "*n q"]) -> Float[ndarray, "*n"]:
         """(1/α) ln E_q e^{α p_q} − E_q p_q over these prompts, as many as the series has terms or more."""
-        logarithm = power_means(self.x[index], len(self.terms) - 1) @ self.terms
+        logarithm = (power_means(self.x[index], len(self.terms) - 1) * self.terms).sum(-1)
         return np.asarray(logarithm / self.alpha - self.mean[index].mean(-1))
 
 
@@ -131,7 +131,7 @@ def between(reward: Float[ndarray, "Q G"], alpha: float, degree: int) -> Between
     """
     terms, left = _exponential(alpha, min(reward.shape[1], DEGREE))
     scale = math.expm1(alpha)
-    x = 2 * (power_means(2 * reward - 1, len(terms) - 1) @ terms - 1) / scale - 1
+    x = 2 * ((power_means(2 * reward - 1, len(terms) - 1) * terms).sum(1) - 1) / scale - 1
     logarithm, rest, slope = _logarithm(scale, degree)
     return Between(x, reward.mean(1), logarithm, alpha, (rest + slope * 2 * left / scale) / alpha)
 

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from vgrad_lab.checkpoints.group_estimate import Estimate, check_reward, is_binary, over_prompts, undefined
+from vgrad_lab.checkpoints.group_estimate import Estimate, check_reward, is_binary, over_prompts, same_reward, undefined
 from vgrad_lab.checkpoints.group_signal import GroupRule
 from vgrad_lab.impact import binary_advantages
 
@@ -57,9 +57,7 @@ def dead_share(reward: Float[ndarray, "Q G"], size: int) -> Estimate:
     samples = check_reward(reward).shape[1]
     if size > samples:
         return undefined(f"needs {size} answers per prompt, got {samples}")
-    first = np.argmax(reward[:, :, None] == reward[:, None, :], axis=2)  # the first answer of the same reward
-    count = (first[:, :, None] == np.arange(samples)).sum(1, dtype=float)
-    return over_prompts(choose_share(count, samples, size).sum(1))
+    return over_prompts(choose_share(same_reward(reward), samples, size).sum(1))
 
 
 def scale(reward: Float[ndarray, "Q G"], rule: GroupRule) -> Estimate:
@@ -74,7 +72,8 @@ def scale(reward: Float[ndarray, "Q G"], rule: GroupRule) -> Estimate:
     if drawn > samples:
         return undefined(f"needs {drawn} answers per prompt, got {samples}")
     won, lost = binary_advantages(rule.size, rule.baseline, ddof=rule.ddof, eps=rule.eps)
-    return over_prompts(hypergeometric(reward.sum(1), samples, drawn) @ (won - lost))
+    jump = won - lost
+    return over_prompts(hypergeometric(reward.sum(1), samples, drawn) @ jump, exact=bool(np.ptp(jump) == 0))
 
 
 def hypergeometric(count: Float[ndarray, " Q"], total: int, drawn: int) -> Float[ndarray, "Q K"]:

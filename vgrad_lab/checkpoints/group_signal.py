@@ -13,14 +13,15 @@ without bias as a mean over disjoint answers; it needs inner products of scores 
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from vgrad_lab.advantage import Baseline, from_group
-from vgrad_lab.checkpoints.group_estimate import Estimate, check_reward, dead, is_binary, over_prompts, undefined
+from vgrad_lab.checkpoints.group_estimate import Estimate, check_reward, is_binary, over_prompts, same_reward, undefined
 from vgrad_lab.impact import binary_advantages
 
 ALL_DEAD = "all groups dead: no prompt has answers of different reward"
+ALL_SILENT = "no prompt has two answers apart from its most common reward, so that every product of answers is zero"
 PER_SAMPLE = "a norm of single costates has no unbiased estimate from samples (ledger S23)"
 
 
@@ -83,6 +84,14 @@ def signal_per_prompt(reward: Float[ndarray, "Q G"], gram: Float[ndarray, "Q G G
     weight = others * (others - 1) * a * b - (others - 1) * first * (a + b) + first**2 - second
     weight[:, np.arange(g), np.arange(g)] = 0
     return np.asarray((weight * gram).sum((1, 2)) / (g * (g - 1) * (g - 2) * (g - 3)))
+
+
+def contributing(reward: Float[ndarray, "Q G"]) -> Bool[ndarray, " Q"]:
+    """Prompts with two disjoint pairs of answers that differ in reward: all others add exactly 0 to every estimate.
+
+    With one success among failures no product of two independent samples of the gradient is left.
+    """
+    return np.asarray(same_reward(check_reward(reward)).max(1) <= reward.shape[1] - 2)
 
 
 def _windows(reward: ndarray, rule: GroupRule) -> Float[ndarray, "Q G G"]:
@@ -176,8 +185,8 @@ def estimate_signal(
     g, n = reward.shape[1], rule.size
     if g < 4:
         return _nothing(f"needs 4 answers per prompt, got {g}")
-    if bool(dead(reward).all()):
-        return _nothing(ALL_DEAD)
+    if not contributing(reward).any():
+        return _nothing(ALL_DEAD if bool((reward == reward[:, :1]).all()) else ALL_SILENT)
     signal = signal_per_prompt(reward, gram)
     factor = {"leave_one_out": 1.0, "group_mean": (n - 1) / n}.get(rule.baseline)
     alignment, why = (
@@ -189,13 +198,13 @@ def estimate_signal(
     gap = _gap(reward, rule, signal, alignment, why)
     bias: Estimate = undefined(f"needs two groups of {n} answers per prompt, got {g}")
     if factor is not None:
-        bias = over_prompts((1 - factor) ** 2 * signal)
+        bias = over_prompts((1 - factor) ** 2 * signal, exact=factor == 1)
     elif alignment is not None and g >= 2 * n:
         bias = over_prompts(costate_square_per_prompt(reward, gram, rule) - 2 * alignment + signal)
     return SignalEstimates(
         over_prompts(signal),
         undefined(why) if alignment is None else over_prompts(alignment),
-        undefined(gap) if isinstance(gap, str) else over_prompts(gap),
+        undefined(gap) if isinstance(gap, str) else over_prompts(gap, exact=rule.baseline == "leave_one_out"),
         bias,
         None if isinstance(gap, str) else signal - gap,
     )

@@ -17,12 +17,14 @@ from vgrad_lab.checkpoints.generation import Rollouts, sample
 from vgrad_lab.checkpoints.group_costates import Place, checked_layout, score_products
 from vgrad_lab.checkpoints.group_estimate import Estimate, over_prompts, product_of_means, undefined
 from vgrad_lab.checkpoints.group_headroom import headroom_between, headroom_within, within_per_prompt
-from vgrad_lab.checkpoints.group_signal import PER_SAMPLE, GroupRule, SignalEstimates, estimate_signal
+from vgrad_lab.checkpoints.group_signal import PER_SAMPLE, GroupRule, SignalEstimates, contributing, estimate_signal
 from vgrad_lab.checkpoints.loading import Checkpoint
 from vgrad_lab.checkpoints.precision import running
 from vgrad_lab.checkpoints.probe import EVALUATION_SEED, MeasureSettings
 from vgrad_lab.checkpoints.sampled_tasks import SampledTask, evaluation_examples
 
+LEAST = 8
+"""Fewest answers to a prompt unless the caller says how many: so many that H_1 is defined."""
 PLACES = (Place("head_input", "last"), Place(0, "prompt"))
 """The state of the one-token measures, which sees the first answer token, and the one that sees all of the answer."""
 MISMATCH = 0.01
@@ -47,8 +49,9 @@ def measure_sampled(
     and gap stand for the first place, and under "places" for every one.
 
     settings: α, the group that GRPO will use, at most so many prompts; micro_batch: prompts while sampling, answers
-    while differentiating. seed: of the answers. answers: to each prompt, default two groups. Raises UserError for what
-    cannot be sampled or differentiated, and for logits that differ between the two. Ledger: S22.sampled, S24.sampled.
+    while differentiating. seed: of the answers. answers: to each prompt, default two groups and at least 8. Raises
+    UserError for what cannot be sampled or differentiated, and for logits that differ between the two. Ledger:
+    S22.sampled, S24.sampled.
     """
     checked_layout(checkpoint.model, places)
     rule = GroupRule(settings.group_size, settings.baseline, settings.ddof, settings.eps)
@@ -57,7 +60,7 @@ def measure_sampled(
             checkpoint,
             task,
             evaluation_examples(task, settings.prompts),
-            group_size=max(2 * rule.size, 4) if answers is None else answers,
+            group_size=max(2 * rule.size, LEAST) if answers is None else answers,
             rng=np.random.default_rng([EVALUATION_SEED, 3, seed]),
             micro_batch=settings.micro_batch,
         )
@@ -79,7 +82,10 @@ def measure_sampled(
 
 
 def _conditions(model: Any, rollouts: Rollouts, settings: MeasureSettings) -> dict[str, Any]:
-    """What the measures were taken with; ``kind`` tells them from the closed forms of ``probe.measure``."""
+    """What the measures were taken with; ``kind`` tells them from the closed forms of ``probe.measure``.
+
+    contributing: prompts whose answers say something of Σ, Λ and the alignment.
+    """
     prompts, answers = rollouts.reward.shape
     found = {
         "kind": "sampled",
@@ -89,6 +95,7 @@ def _conditions(model: Any, rollouts: Rollouts, settings: MeasureSettings) -> di
         "k": settings.group_size,
         "prompts": prompts,
         "answers": answers,
+        "contributing": int(contributing(rollouts.reward).sum()),
         "temperature": rollouts.temperature,
         "vocabulary": int(model.get_input_embeddings().num_embeddings),
         "parameters": sum(x.numel() for x in model.parameters()),

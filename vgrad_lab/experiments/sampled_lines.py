@@ -57,6 +57,8 @@ def sampled_measures(done: list[dict[str, Any]]) -> list[str]:
         return lines + [name + _cells(row, why) for name, row in cells] + _reasons(why)
     lines.append(" " * WIDE + "".join(f"{r['checkpoint']['name']:>{COLUMN}}" for r in done))
     lines += [f"{text:<{WIDE}}" + _cells([r["result"][key] for r in done], why) for text, key in HEADS]
+    used = "".join(f"{r['result']['contributing']:>{COLUMN}}" for r in done)
+    lines.append(f"{'prompts with a say in Σ, Λ, alignment':<{WIDE}}{used}")
     for place in options["places"]:
         lines.append(f"state: {place}")
         rows = ((text, [r["result"]["places"][place][key] for r in done]) for text, key in PLACE)

@@ -33,12 +33,14 @@ SAMPLED: tuple[Statement, ...] = (
             SIGNAL + "test_a_state_that_the_prompt_does_not_fix_breaks_it",
             SIGNAL + "test_gap_of_other_rewards_is_undefined",
             SIGNAL + "test_usual_groups_are_one_sided",
+            SIGNAL + "test_a_prompt_without_two_pairs_adds_exactly_nothing",
         ),
         evidence=(CHECKS + "s22_sampled",),
         note="κ_n ≥ 1 for n ≥ 3 and κ_2 = 1/√2 with ddof 1 and a small ε; n = 8 with ε = 0.5 lies on both sides. "
         "Without an unbiased estimate from any number of answers, and never printed as a number: Λ of other "
         "standardised rewards and of single costates (norms), the cosine and E⟨λ̂,G⟩/Σ (ratios). The bound "
-        "Λ ≤ √(Σ E‖E[λ̂|q] − G‖²) has both its parts.",
+        "Λ ≤ √(Σ E‖E[λ̂|q] − G‖²) has both its parts. A prompt with fewer than two answers apart from its most common "
+        "reward adds exactly 0; where every prompt is such, 0 ± 0 would be a false certainty and is left undefined.",
     ),
     Statement(
         id="S24.sampled",
