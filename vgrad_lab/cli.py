@@ -17,6 +17,7 @@ from vgrad_lab.experiments import (
     ladder_commands,
     readings_command,
     report_command,
+    reproduce_command,
     sweep_command,
     verify_command,
 )
@@ -60,35 +61,7 @@ def _options(
     """Shared options."""
 
 
-@app.command()
-def reproduce(
-    out: Annotated[Path, typer.Option(help="Run folder; an unfinished run in it continues.")] = Path("runs/embedded"),
-    tiny: Annotated[bool, typer.Option("--tiny", help="The same path in under a minute, with toy sizes.")] = False,
-    seed: Seed = 0,
-    workers: Annotated[int, typer.Option(help="Processes for measuring and RL, one thread each.", min=1)] = 2,
-    json_: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Pretrain the embedded ladder, measure it, run GRPO from each checkpoint, write the report.
-
-    A second call continues where the first stopped and never repeats finished work.
-
-    Examples: `vgrad reproduce` · `vgrad reproduce --tiny --out /tmp/tiny` · `vgrad reproduce --seed 1 --out runs/seed1`
-    """
-    from vgrad_lab.experiments import embedded_ladder
-
-    settings = embedded_ladder.TINY if tiny else embedded_ladder.SETTINGS
-    result = embedded_ladder.run(
-        out, embedded_ladder.with_seed(settings, seed), workers=workers, progress=not (quiet or json_)
-    )
-    if json_:
-        typer.echo(as_json(result))
-    else:
-        typer.echo(embedded_ladder.describe(result))
-    if result["failed"]:
-        raise typer.Exit(1)
-
-
+app.command()(reproduce_command.reproduce)
 app.command()(verify_command.verify)
 app.command()(estimators_command.estimators)
 
