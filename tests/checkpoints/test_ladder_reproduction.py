@@ -109,7 +109,7 @@ if __name__ == "__main__":
 def test_a_killed_run_continues_and_ends_alike(
     kills: tuple[int, ...], ladder: Path, whole: dict[str, bytes], tmp_path: Path
 ) -> None:
-    """SIGKILL after so many records; at most the unit in flight is lost each time, and the records are the same bytes."""
+    """SIGKILL after so many records: at most the unit in flight is lost each time, the records are the same bytes."""
     script, folder, rng = tmp_path / "script.py", tmp_path / "run", random.Random(0)
     script.write_text(SCRIPT)
     command = [sys.executable, str(script), str(folder), str(ladder)]

@@ -80,6 +80,11 @@ def reproduce(
         options |= {"precision": dtype, "recompute": recompute, "states": states, "forecast": forecast, "tiny": tiny}
         places = {"device": device, "gpus": gpus, "workers": workers}
         result = _real(out, audited, task, options, places, cache, keep, not (quiet or json_))
+    _finish(result, json_)
+
+
+def _finish(result: dict[str, Any], json_: bool) -> None:
+    """Say what was done; exit code 1 when a unit failed."""
     from vgrad_lab.experiments import embedded_ladder
 
     typer.echo(as_json(result) if json_ else embedded_ladder.describe(result))
