@@ -2,14 +2,17 @@
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import typer
+from typer.testing import CliRunner, Result
 
 from tests import tiny_models
+from tests.checkpoints.test_sweep_schedule import Inline
+from tests.loopback_hub import FAULTS, Repository, folder_files, serve
 from vgrad_lab.checkpoints import store
 from vgrad_lab.checkpoints.errors import UserError
 from vgrad_lab.checkpoints.forecast import plan_of
@@ -17,9 +20,12 @@ from vgrad_lab.checkpoints.grpo import GrpoSettings
 from vgrad_lab.checkpoints.sampled_grpo import SampledSettings
 from vgrad_lab.checkpoints.sampled_tasks import SampledTask, task_name
 from vgrad_lab.checkpoints.scene import ForecastSettings
+from vgrad_lab.checkpoints.specs import FOLDER_PATTERN
 from vgrad_lab.checkpoints.sweep import run_unit
+from vgrad_lab.experiments import sweep_command
 from vgrad_lab.experiments.sweep_command import sweep
 from vgrad_lab.experiments.sweep_config import read_config, units_of
+from vgrad_lab.experiments.sweep_ladders import HubLadder
 
 TEXT = """
 ladders: ladder
@@ -86,23 +92,133 @@ def test_each_mistake_is_one_line(tmp_path: Path, text: str, message: str) -> No
     assert "\n" not in str(error.value)
 
 
-def test_the_command_runs_continues_tells_and_fails(tmp_path: Path) -> None:
+def vgrad(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> Result:
+    """`vgrad sweep` in this process, units too."""
+    app = typer.Typer()
+    app.command()(sweep_command.sweep)
+    monkeypatch.setattr(sweep_command, "make_executor", lambda *_: Inline())
+    return CliRunner().invoke(app, [*map(str, arguments)])
+
+
+def test_the_command_runs_continues_tells_and_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two real checkpoints, one with a corrupt header: a row with its reason, the other done, exit code 1."""
     for i in (1, 2):
         tiny_models.save(tmp_path / "ladder" / f"step{i:06d}", seed=i)
     (tmp_path / "ladder" / "step000002" / "model.safetensors").write_bytes(b"\xff" * 64)
     config = written(tmp_path, TEXT.replace("[measure, rl]", "[measure]"))
     assert len(units_of(read_config(config))) == 2
-    command = [sys.executable, "-c", "from vgrad_lab.cli import main; main()", "sweep"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    runs = [
-        subprocess.run([*command, str(config), *more], capture_output=True, text=True, env=environment, check=False)
-        for more in (("-q",), ("--status",))
-    ]
-    assert [run.returncode for run in runs] == [1, 1], runs[0].stderr
-    assert runs[0].stdout == runs[1].stdout
-    assert runs[1].stdout.endswith("2 units: 1 done, 1 failed\n")
-    assert "damaged" in runs[1].stdout
+    runs = [vgrad(monkeypatch, config, *more) for more in (("-q",), ("--status",))]
+    assert [run.exit_code for run in runs] == [1, 1]
+    assert runs[0].output == runs[1].output
+    assert runs[1].output.endswith("2 units: 1 done, 1 failed\n")
+    assert "damaged" in runs[1].output
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[olmo2-1b-papr]", "no folder .*olmo2-1b-papr, and no ladder named .*olmo2-1b-paper"),
+        ("[{ladder: x, ever: 2}]", "unknown key 'ever'.*every"),
+        ("[{rungs: [1]}]", "ladders has no ladder; add it"),
+        ("[{ladder: x, every: a}]", "every is 'a'; expected int or NoneType"),
+        ("[{ladder: x, allow: duplicat}]", "cannot allow 'duplicat'.*duplicate"),
+        ("[{ladder: nosuch}]", "no ladder named 'nosuch'"),
+        ("[3]", "expected a list of str, or of mappings with the keys ladder, rungs"),
+        ("[]", "ladders is empty"),
+    ],
+)
+def test_each_mistake_about_a_ladder_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str
+) -> None:
+    error = vgrad(monkeypatch, written(tmp_path, f"ladders: {text}\nout: run")).exception
+    assert isinstance(error, UserError)
+    assert re.search(message, str(error))
+    assert "\n" not in str(error)
+    assert not (tmp_path / "run").exists()
+
+
+def test_entries_of_ladders(tmp_path: Path) -> None:
+    (tmp_path / "olmo2-7b").mkdir()
+    text = (
+        "ladders: [olmo2-1b, olmo2-7b, mine.yaml, allenai/OLMo-2-0425-1B, {ladder: olmo2-1b, from: 0, to: 9, rungs: 3,"
+    )
+    config = read_config(written(tmp_path, text + " every: 2, allow: duplicate, cache: rungs, keep: true}]"))
+    assert config.ladders == (
+        HubLadder("olmo2-1b"),
+        tmp_path / "olmo2-7b",
+        HubLadder(str(tmp_path / "mine.yaml")),
+        HubLadder("allenai/OLMo-2-0425-1B"),
+        HubLadder("olmo2-1b", (3,), 0, 9, 2, ("duplicate",), str(tmp_path / "rungs"), True),
+    )
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """Main and three rungs of a tiny OLMo-2."""
+    folder = tmp_path_factory.mktemp("hub")
+    names = ("main", "step1", "step2", "step3")
+    return Repository(
+        "ours/ladder",
+        {name: folder_files(tiny_models.save(folder / name, seed=seed)) for seed, name in enumerate(names)},
+    )
+
+
+HUB_TEXT = TEXT.replace("ladders: ladder", "ladders: [{ladder: ours.yaml, to: 2, cache: rungs}]").replace(", rl]", "]")
+
+
+def test_a_sweep_straight_from_a_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repository: Repository) -> None:
+    """Audited, fetched, run, evicted; a second call fetches nothing; a folder of these rungs has the same units."""
+    (tmp_path / "ours.yaml").write_text(f"repository: ours/ladder\npattern: '{FOLDER_PATTERN}'\n")
+    config = written(tmp_path, HUB_TEXT)
+    with serve(repository, default=True) as hub:
+        assert vgrad(monkeypatch, config, "--status").output.endswith("2 units: 0 done, 0 failed, 2 open\n")
+        run = vgrad(monkeypatch, config, "-q")
+        assert (run.exit_code, run.exception) == (0, None)
+        assert run.output.endswith("2 units: 2 done, 0 failed\n")
+        fetched = [asked for asked in hub.requests if asked.endswith("model.safetensors")]
+        assert len(fetched) == 2
+        assert not list((tmp_path / "rungs").glob("*/step*"))
+        assert vgrad(monkeypatch, config).output.endswith("2 units: 2 done, 0 failed\n")
+        assert len([asked for asked in hub.requests if asked.endswith("model.safetensors")]) == 2
+        hub.plant("*/model.safetensors", "404")
+        config.write_text(config.read_text().replace("to: 2", "to: 3"))
+        failed = vgrad(monkeypatch, config)
+    assert failed.exit_code == 1
+    assert "step3 could not be fetched: ours/ladder at step3, model.safetensors" in failed.output
+    (audit,) = (tmp_path / "run" / "ladders").glob("*.json")
+    assert json.loads(audit.read_text())["verdict"] == "clean"
+    records = store.read_records(tmp_path / "run")
+    found = list_rungs_of(tmp_path, repository)
+    units = units_of(replace(read_config(config), ladders=(found,)))
+    assert {unit.id for unit in units} == {*records}
+
+
+def list_rungs_of(folder: Path, repository: Repository) -> Path:
+    """The repository's rungs as a folder."""
+    for k in (1, 2, 3):
+        target = folder / "local" / f"step{k:06d}"
+        target.mkdir(parents=True)
+        for name, one in repository.branches[f"step{k}"].items():
+            assert one.content is not None
+            (target / name).write_bytes(one.content)
+    return folder / "local"
+
+
+def test_a_refused_ladder_refuses_the_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repository: Repository
+) -> None:
+    (tmp_path / "ours.yaml").write_text(f"repository: ours/ladder\npattern: '{FOLDER_PATTERN}'\n")
+    config = written(tmp_path, HUB_TEXT.replace("to: 2", "to: 3"))
+    with serve(FAULTS["duplicate rung"](repository), default=True) as hub:
+        refused = vgrad(monkeypatch, config).exception
+        assert isinstance(refused, UserError)
+        assert "allow: [duplicate]" in str(refused)
+        assert not [asked for asked in hub.requests if asked.endswith("model.safetensors")]
+        assert not (tmp_path / "run").exists()
+        config.write_text(config.read_text().replace("to: 3", "to: 3, allow: [duplicate]"))
+        assert vgrad(monkeypatch, config).output.endswith("3 units: 3 done, 0 failed\n")
+    (audit,) = (tmp_path / "run" / "ladders").glob("*.json")
+    assert json.loads(audit.read_text())["allowed"] == ["duplicate"]
 
 
 SAMPLED = """

@@ -7,16 +7,17 @@ from typing import Literal
 from vgrad_lab.checkpoints.errors import UserError
 from vgrad_lab.checkpoints.filled import filled, known, read_yaml, several
 from vgrad_lab.checkpoints.findings import nearest
-from vgrad_lab.checkpoints.forecast import plan_of
+from vgrad_lab.checkpoints.forecast import ForecastPlan, plan_of
 from vgrad_lab.checkpoints.grpo import GrpoSettings, default_settings
-from vgrad_lab.checkpoints.ladders import list_rungs
+from vgrad_lab.checkpoints.ladders import Rung, list_rungs
 from vgrad_lab.checkpoints.probe import MeasureSettings
 from vgrad_lab.checkpoints.sampled_grpo import SampledSettings
 from vgrad_lab.checkpoints.sampled_tasks import NO_FORECAST, SampledTask, Task
 from vgrad_lab.checkpoints.scene import ForecastSettings
 from vgrad_lab.checkpoints.schedule import Policy
-from vgrad_lab.checkpoints.sweep import Unit, make_units
+from vgrad_lab.checkpoints.sweep import Unit, make_units, rung_units
 from vgrad_lab.checkpoints.task_files import task_of
+from vgrad_lab.experiments.sweep_ladders import HubLadder, check_folder, read_ladders
 
 KEYS = ("ladders", "out", "task", "stages", "seeds", "measures", "protocols", "forecast", "executor", "policy")
 STAGES = ("measure", "rl", "forecast")
@@ -60,7 +61,7 @@ class Where:
 class SweepConfig:
     """A sweep: units come from ladders, task, stages, protocols and seeds; the rest says where and when they run."""
 
-    ladders: tuple[Path, ...]
+    ladders: tuple[Path | HubLadder, ...]
     out: Path
     task: Task
     stages: tuple[str, ...]
@@ -80,7 +81,7 @@ def read_config(path: Path) -> SweepConfig:
     values = known(read_yaml(path, "a sweep"), KEYS, str(path))
     if "ladders" not in values:
         raise UserError(f"{path} has no ladders; add one such as ladders: [runs/embedded/ladder]")
-    ladders = tuple(path.parent / p for p in several(values["ladders"], str, f"{path}: ladders"))
+    ladders = read_ladders(values["ladders"], path.parent, f"{path}: ladders")
     stages = tuple(several(values.get("stages", STAGES[:2]), str, f"{path}: stages"))
     for stage in stages:
         if stage not in STAGES:
@@ -112,15 +113,42 @@ def read_config(path: Path) -> SweepConfig:
 
 
 def units_of(config: SweepConfig) -> list[Unit]:
-    """Units of a sweep, in the order of the ladders. Raises UserError for a ladder that is none, or equal rungs."""
-    rungs = [rung for folder in config.ladders for rung in list_rungs(folder)]
-    return make_units(
-        rungs,
+    """Units of a sweep on the folders among its ladders, in their order.
+
+    Raises UserError for a folder that is no ladder, or equal rungs.
+    """
+    folders = [entry for entry in config.ladders if isinstance(entry, Path)]
+    for folder in folders:
+        check_folder(folder)
+    rungs = [rung for folder in folders for rung in list_rungs(folder)]
+    measures, rl, forecasts = _stages(config)
+    return make_units(rungs, config.task, measures=measures, rl=rl, seeds=config.seeds, forecasts=forecasts)
+
+
+def rung_units_of(config: SweepConfig, rung: Rung, sha256: str, *, allow_bin: bool = False) -> list[Unit]:
+    """Units of a sweep on one rung of a hub, whose files need not be there yet."""
+    measures, rl, forecasts = _stages(config)
+    return rung_units(
+        rung,
+        sha256,
         config.task,
-        measures=config.measures if "measure" in config.stages else None,
-        rl=config.protocols if "rl" in config.stages else (),
+        measures=measures,
+        rl=rl,
         seeds=config.seeds,
-        forecasts=[plan_of(p, config.forecast) for p in config.protocols] if "forecast" in config.stages else (),
+        forecasts=forecasts,
+        allow_bin=allow_bin,
+    )
+
+
+def _stages(
+    config: SweepConfig,
+) -> tuple[MeasureSettings | None, tuple[GrpoSettings, ...], tuple[ForecastPlan, ...]]:
+    """Settings of measuring, RL and forecasts, where they are asked for."""
+    plans = (plan_of(protocol, config.forecast) for protocol in config.protocols)
+    return (
+        config.measures if "measure" in config.stages else None,
+        config.protocols if "rl" in config.stages else (),
+        tuple(plans) if "forecast" in config.stages else (),
     )
 
 
