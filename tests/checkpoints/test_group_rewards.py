@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy import ndarray
+from scipy.stats import binom
 
 from tests.checkpoints.enumerated_groups import Prompt, draw_prompt, groups
 from tests.helpers import unchecked
@@ -70,6 +71,20 @@ def test_headroom_of_equal_rewards_is_zero(seed: int) -> None:
     level = float(np.random.default_rng(seed).uniform())
     found = gh.headroom_within(np.full((5, 12), level), 1.0)
     assert per_prompt(found) == pytest.approx(0, abs=found.bias + 1e-12)
+
+
+@given(st.floats(1e-12, 60), st.integers(2, 40))
+def test_a_headroom_that_is_printed_is_nearly_unbiased(alpha: float, tosses: int) -> None:
+    """Of coins, at any α: rounding at small α and cut series at large α leave it undefined rather than wrong."""
+    count, p = np.arange(tosses + 1), np.linspace(0, 1, 11)
+    reward = (np.arange(tosses) < count[:, None]).astype(float)
+    if gh.headroom_within(reward, alpha).value is not None:
+        found, bound = gh.within_per_prompt(reward, alpha)
+        truth = headroom_bernoulli(p, alpha) if alpha > 1e-5 else alpha * p * (1 - p) / 2
+        bias = np.abs(binom.pmf(count, tosses, p[:, None]) @ found - truth).max()
+        assert bias <= bound + 1e-10 * alpha <= 1.1e-5 * min(1, alpha)
+    else:
+        assert alpha < 1e-5 or tosses < 60 * (1 + alpha)
 
 
 def test_rewards_beyond_the_unit_interval_break_the_bound() -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,17 @@ from vgrad_lab.checkpoints.errors import UserError
 from vgrad_lab.checkpoints.group_costates import Place
 from vgrad_lab.checkpoints.group_estimate import NO_SPREAD
 from vgrad_lab.checkpoints.group_signal import ALL_DEAD
+from vgrad_lab.checkpoints.grpo import GrpoSettings
 from vgrad_lab.checkpoints.probe import EVALUATION_SEED, MeasureSettings, measure
+from vgrad_lab.checkpoints.report.collect import collect
+from vgrad_lab.checkpoints.report.export import Scored, summary_json
+from vgrad_lab.checkpoints.report.scores import study_rows
 from vgrad_lab.checkpoints.rewards import Reward
 from vgrad_lab.checkpoints.sampled_measure import PLACES, measure_sampled
 from vgrad_lab.checkpoints.sampled_tasks import Example, SampledTask
 from vgrad_lab.checkpoints.store import canonical
 from vgrad_lab.checkpoints.tasks import draw_prompts
-from vgrad_lab.experiments.one_checkpoint import describe_measures
+from vgrad_lab.experiments.one_checkpoint import describe_measures, run
 from vgrad_lab.experiments.sampled_lines import HEADS, PLACE
 
 SETTINGS = MeasureSettings(prompts=8, group_size=4, micro_batch=8)
@@ -69,8 +74,9 @@ def test_one_token_answers_agree_with_the_closed_forms() -> None:
         value, error = found[key]["value"], found[key]["standard_error"]
         assert abs(value - exact[key]) <= 5 * error, key
         assert error < 0.7 * abs(exact[key]), key
-    assert abs(found["dead_groups"]["value"] - (1 - exact["mixed_group"])) <= 5 * found["dead_groups"]["standard_error"]
-    assert found["reward_variance"]["value"] == pytest.approx(exact["success_variance"], rel=0.1)
+    assert abs(found["mixed_group"]["value"] - exact["mixed_group"]) <= 5 * found["mixed_group"]["standard_error"]
+    assert found["dead_groups"]["value"] == pytest.approx(1 - found["mixed_group"]["value"])
+    assert found["success_variance"]["value"] == pytest.approx(exact["success_variance"], rel=0.1)
 
 
 def test_a_wrong_temperature_is_seen() -> None:
@@ -208,3 +214,18 @@ def test_bfloat16_is_measured_and_named() -> None:
     assert 0 < found["policy_mismatch"] < 0.05
     assert exact["policy_mismatch"] < 1e-5
     assert abs(found["reward_before"]["value"] - exact["reward_before"]["value"]) < 0.2
+
+
+def test_reports_read_sampled_measures(tmp_path: Path) -> None:
+    """Undefined stays undefined in its tables; Σ, Λ and P_gap of sampled answers are among the predictors."""
+    for step in (10, 20, 30):
+        tiny_models.save(tmp_path / "ladder" / f"step{step:06d}", seed=step, initializer_range=0.2)
+    rl = GrpoSettings(budgets=(1,), prompts=2, group_size=4, evaluation_prompts=8)
+    run(tmp_path / "ladder", task=CLOSE, measures=SETTINGS, rl=rl, out=tmp_path / "out")
+    found = collect(tmp_path / "out")
+    rows = {row.name: row for row in study_rows(found.studies[0], resamples=20)}
+    json.loads(summary_json("run", found, [Scored("stem", found.studies[0], rows)]))
+    for name in ("Σ", "R_before", "P_gap conditional × within", "mixed group", "E[p(1 − p)]"):
+        assert rows[name].undefined == 0, name
+    for name in ("P_gap per sample × within", "‖∇J‖²", "forecast"):
+        assert rows[name].undefined == 3, name

@@ -167,8 +167,9 @@ def _scores(
 
 
 def _products(scores: Float[Tensor, "G P"]) -> Float[ndarray, "G G"]:
-    total = torch.zeros(len(scores), len(scores), dtype=torch.float64, device=scores.device)
+    place = "cpu" if scores.device.type == "mps" else scores.device  # which has no float64
+    total = torch.zeros(len(scores), len(scores), dtype=torch.float64, device=place)
     for part in torch.split(scores, COLUMNS, dim=1):
-        wide = part.double()
+        wide = part.to(place).double()
         total += wide @ wide.T
     return np.asarray(total.cpu().numpy())

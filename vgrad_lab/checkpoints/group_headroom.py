@@ -17,7 +17,11 @@ from numpy.polynomial import chebyshev
 from vgrad_lab.checkpoints.group_estimate import Estimate, check_reward, jackknife, over_prompts, undefined
 
 BIAS_ALLOWED = 1e-5
-"""Largest bound on the bias, in units of the reward, with which a headroom is still a number."""
+"""Largest bound on the bias, as a share of min(1, α), with which a headroom is still a number: H_α ≤ min(1, α/8)."""
+ROUNDING = 2.0**-48
+"""Part of every bound: what float64 leaves of a logarithm near 0, which a small α magnifies."""
+LARGE = 20.0
+"""α beyond which no series of ``DEGREE`` terms is near, and float64 no longer tells ρ from 1."""
 DEGREE = 24
 """Most terms of a series: beyond it float64 gains nothing where the bias is small."""
 OUT_OF_RANGE = "rewards outside [0, 1]: their range is not known"
@@ -49,7 +53,7 @@ def _logarithm(scale: float, degree: int) -> tuple[ndarray, float, float]:
     rho = a + math.sqrt(a * a - 1)
     order = np.arange(1, degree + 1)
     series = np.concatenate([[math.log(scale * rho / 4)], -2 * (-1 / rho) ** order / order])
-    left = 2 * rho ** -(degree + 1.0) / ((degree + 1) * (1 - 1 / rho))
+    left = 2 * rho ** -(degree + 1.0) / ((degree + 1) * (1 - 1 / rho)) + ROUNDING
     return chebyshev.cheb2poly(series), left, 2 * rho / (rho - 1) ** 2
 
 
@@ -68,14 +72,18 @@ def _refused(reward: ndarray, alpha: float) -> str:
         raise ValueError(f"alpha must be positive, got {alpha}")
     if reward.min() < 0 or reward.max() > 1:
         return OUT_OF_RANGE
-    return _too_biased(math.inf, alpha, reward.shape[1]) if alpha > 50 else ""
+    return _too_biased(math.inf, alpha, reward.shape[1]) if alpha > LARGE else ""
 
 
 def _too_biased(bias: float, alpha: float, samples: int) -> str:
     return (
         f"at α = {alpha:g} an estimate from {samples} answers per prompt may be biased by {bias:.1g}, more than "
-        f"{BIAS_ALLOWED:g}"
+        f"{_allowed(alpha):g}"
     )
+
+
+def _allowed(alpha: float) -> float:
+    return BIAS_ALLOWED * min(1.0, alpha)
 
 
 def within_per_prompt(reward: Float[ndarray, "Q G"], alpha: float) -> tuple[Float[ndarray, " Q"], float]:
@@ -100,7 +108,7 @@ def headroom_within(reward: Float[ndarray, "Q G"], alpha: float) -> Estimate:
     if why := _refused(reward, alpha):
         return undefined(why)
     found, bias = within_per_prompt(reward, alpha)
-    if not bias <= BIAS_ALLOWED:
+    if not bias <= _allowed(alpha):
         return undefined(_too_biased(bias, alpha, reward.shape[1]))
     return over_prompts(found, bias=bias)
 
@@ -152,6 +160,6 @@ def headroom_between(reward: Float[ndarray, "Q G"], alpha: float) -> Estimate:
         return undefined(f"needs 2 prompts, got {prompts}")
     degree = min(prompts - 1, DEGREE)  # one prompt less in the jackknife
     found = between(reward, alpha, degree)
-    if not found.bias <= BIAS_ALLOWED:
+    if not found.bias <= _allowed(alpha):
         return undefined(f"{_too_biased(found.bias, alpha, reward.shape[1])} (with {prompts} prompts)")
     return jackknife(found.value, prompts, bias=found.bias)

@@ -4,6 +4,7 @@ What ``probe.measure`` reads off one softmax is here estimated from independent 
 where that is possible, with a stated bound for the headroom, not at all elsewhere.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -120,18 +121,20 @@ def reward_measures(rollouts: Rollouts, alpha: float, rule: GroupRule) -> dict[s
     answer_entropy: H(π(·|q)) = E[−log π(o|q)], nats. entropy: E[−log π(o|q)/|o|], nats per token.
     """
     reward, shape = rollouts.reward, rollouts.reward.shape
-    surprise = -rollouts.logp.double().sum(1).cpu().numpy().reshape(shape)
-    length = rollouts.answer_length.double().cpu().numpy().reshape(shape)
+    surprise = -rollouts.logp.cpu().double().sum(1).numpy().reshape(shape)
+    length = rollouts.answer_length.cpu().double().numpy().reshape(shape)
+    dead = group_rewards.dead_share(reward, rule.size)
     return {
         "reward_before": group_rewards.reward_mean(reward),
-        "reward_variance": group_rewards.reward_variance(reward),
+        "success_variance": group_rewards.reward_variance(reward),
         "pass_at_k": group_rewards.pass_at_k(reward, rule.size),
-        "dead_groups": group_rewards.dead_share(reward, rule.size),
+        "dead_groups": dead,
+        "mixed_group": dead if dead.value is None else replace(dead, value=1 - dead.value),
         "grpo_scale": group_rewards.scale(reward, rule),
         "entropy": over_prompts((surprise / length).mean(1)),
         "answer_entropy": over_prompts(surprise.mean(1)),
         "answer_length": over_prompts(length.mean(1)),
-        "ended": over_prompts(rollouts.ended.double().cpu().numpy().reshape(shape).mean(1)),
+        "ended": over_prompts(rollouts.ended.cpu().double().numpy().reshape(shape).mean(1)),
         "headroom_within": headroom_within(reward, alpha),
         "headroom_between": headroom_between(reward, alpha),
     }

@@ -4,7 +4,7 @@ from typing import Any
 
 HEADS = (
     ("R_before", "reward_before"),
-    ("within-prompt variance of R", "reward_variance"),
+    ("within-prompt variance of R", "success_variance"),
     ("pass@k", "pass_at_k"),
     ("share of dead groups", "dead_groups"),
     ("κ, GRPO's scale", "grpo_scale"),

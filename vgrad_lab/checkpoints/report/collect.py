@@ -65,8 +65,9 @@ class Run:
 
 
 def number(result: Mapping[str, Any], key: str) -> float:
-    """A float of a result; NaN where the key is missing or null."""
+    """A float of a result; NaN where the key is missing or null. Of an estimate its value."""
     value = result.get(key)
+    value = value.get("value") if isinstance(value, Mapping) else value
     return float("nan") if value is None else float(value)
 
 
