@@ -19,11 +19,11 @@ its limit is a row with its error and what it had found so far, and the others g
 part. A second call keeps parts that are done (--again does them anew); checkpoints and records stay in --work, so that
 part b goes on where it was stopped.
 
-Where a command may take ten minutes at most and a machine is kept between calls (all below in one session of its own,
-asked after again and again):
+Where a command may take ten minutes at most and what is left running goes on, start it in a session of its own and look
+again and again (``runs/`` is not tracked, and kept while the machine is):
 
-    setsid nohup python benchmarks/gpu.py --out runs/gpu-out > runs/gpu.log 2>&1 &  sleep 570; tail -n 40 runs/gpu.log
-    sleep 570; cp runs/gpu-out/gpu-*.json* "$OUT"; tail -n 40 runs/gpu.log          (until the table is there)
+    mkdir -p runs; setsid nohup python3 -u benchmarks/gpu.py --out runs/gpu-out >runs/gpu.log 2>&1 &
+    sleep 570; cp runs/gpu-out/*.json "$OUT"; cat runs/gpu.log          (until it says "results:")
 """
 
 import argparse
@@ -53,6 +53,7 @@ Json = dict[str, Any]
 
 def perform(name: str, job: Job) -> None:
     """In the part's process: run it; its last word is done or failed."""
+    gpu_setup.prepare()
     parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()  # no orphans
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -65,11 +66,11 @@ def perform(name: str, job: Job) -> None:
         raise
 
 
-def run_part(name: str, job: Job) -> Json:
+def run_part(name: str, job: Job, start_method: str) -> Json:
     """Row of one part: done, failed, out of time or died, with what it had found."""
     job.report.unlink(missing_ok=True)
     start = time.monotonic()
-    process = multiprocessing.get_context("fork").Process(target=perform, args=(name, job))
+    process = multiprocessing.get_context(start_method).Process(target=perform, args=(name, job))
     process.start()
     try:
         process.join(max(job.left, 0))
@@ -106,7 +107,7 @@ def slug(name: str) -> str:
 
 
 def choose_device(asked: str) -> str:
-    """The device, found by a process of its own: once CUDA has started here, no part could be forked."""
+    """The device, found by a process of its own, so that CUDA never starts in this one."""
     if asked != "auto":
         return asked
     with multiprocessing.get_context("fork").Pool(1) as pool:
@@ -145,7 +146,7 @@ def run(options: argparse.Namespace, names: list[str], device: str, stand_ins: t
         job = Job(device, options.tiny, work, time.monotonic() + 60 * minutes, rates, work / f"part-{name}.json")
         if result["parts"].get(name, {}).get("status") != "done" or options.again:
             print(f"part {name}: at most {minutes:g} min …", flush=True)
-            result["parts"][name] = {**run_part(name, job), "limit_minutes": minutes}
+            result["parts"][name] = {**run_part(name, job, options.start), "limit_minutes": minutes}
         rates = result["parts"]["rates"]["result"]
         if name == "rates":
             result["card"] = rates.get("card") or device
@@ -182,6 +183,12 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--part", default=",".join(PARTS), help=f"parts, by commas: {','.join(PARTS)} (default all)")
     parser.add_argument("--minutes", type=float, help="limit of each part, instead of its own")
     parser.add_argument("--device", default="auto", help="auto (a GPU if there is one), cuda, cpu")
+    parser.add_argument(
+        "--start",
+        default="auto",
+        choices=("auto", "fork", "spawn"),
+        help="how a part's process begins: afresh (spawn, for a GPU) or forked (quicker, for a CPU)",
+    )
     parser.add_argument("--tiny", action="store_true", help="toy sizes, for a test on a CPU")
     parser.add_argument("--again", action="store_true", help="do parts anew that are done")
     options = parser.parse_args(arguments)
@@ -201,8 +208,10 @@ def main(arguments: list[str] | None = None) -> int:
     device = choose_device(options.device)
     if device == "cpu" and not options.tiny:
         sys.exit("no GPU here: run with --tiny to try the code on a CPU, or on a machine with a CUDA GPU")
-    import torch  # noqa: F401  once, for every part that is forked
-    import transformers  # noqa: F401
+    options.start = ("fork" if device == "cpu" else "spawn") if options.start == "auto" else options.start
+    if options.start == "fork":  # then these are imported once, for all parts
+        import torch  # noqa: F401
+        import transformers  # noqa: F401
 
     path, result = run(options, names, device, stand_ins)
     print(f"results: {path}")

@@ -71,7 +71,7 @@ FULL = Sizes(
 )  # fmt: skip
 SMALL_RL = {"prompts": 4, "budgets": (1, 2, 10), "evaluation_prompts": 32}
 TINY = Sizes(
-    replace(TINY_LADDER, precision="bfloat16", also=(5,)),
+    replace(TINY_LADDER, precision="bfloat16", every=20, also=(5,)),
     MeasureSettings(prompts=32, sampled_groups=4),
     ((replace(default_settings("adamw"), **SMALL_RL), (1e-4, 1e-3)),),
     ForecastSettings(prompts=8, micro_batch=4, evaluation_prompts=32, ray_prompts=8),

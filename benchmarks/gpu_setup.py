@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
@@ -60,6 +61,7 @@ def prepare() -> tuple[str, ...]:
 def stand_in(name: str) -> ModuleType:
     """A module that takes registrations and holds nothing else."""
     module = ModuleType(name)
+    module.__spec__ = ModuleSpec(name, None)
     module.registry = {}  # type: ignore[attr-defined]
     module.register = lambda id, entry_point: None  # type: ignore[attr-defined]
     return module
