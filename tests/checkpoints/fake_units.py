@@ -3,11 +3,13 @@
 import os
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vgrad_lab.checkpoints.errors import UserError
+from vgrad_lab.checkpoints.executors import Outcome, Task, perform
 
 FAKES = ("__main__", "tests.checkpoints.fake_units")
 """What the server of the processes imports once."""
@@ -64,3 +66,25 @@ class Fake:
     def failed(self, error: str) -> dict[str, Any]:
         base = {"unit": self.id, "stage": "fake", "protocol": "p", "seed": 0, "checkpoint": {"step": 1}}
         return {**base, "status": "failed", "error": error, "result": None}
+
+
+class Inline:
+    """Runs a task where it is submitted, so that most tests need no process."""
+
+    slots = 1
+
+    def __init__(self) -> None:
+        self.tasks: list[Task] = []
+        self.ended: list[tuple[Task, Outcome]] = []
+        self.closed = False
+
+    def submit(self, task: Task) -> None:
+        self.tasks.append(task)
+        self.ended.append((task, perform(task)))
+
+    def finished(self, seconds: float) -> Sequence[tuple[Task, Outcome]]:
+        ended, self.ended = self.ended, []
+        return ended
+
+    def close(self) -> None:
+        self.closed = True

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.checkpoints.fake_units import Fake
-from tests.checkpoints.test_sweep_schedule import Inline, starts
+from tests.checkpoints.fake_units import Fake, Inline
+from tests.checkpoints.test_sweep_schedule import starts
 from tests.loopback_hub import FAULTS, Hub, Repository, blob, serve
 from vgrad_lab.checkpoints import claims, hub_client, store
 from vgrad_lab.checkpoints.audit import audit

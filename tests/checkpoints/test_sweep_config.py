@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from tests import tiny_models
-from tests.checkpoints.test_sweep_schedule import Inline
+from tests.checkpoints.fake_units import Inline
 from tests.loopback_hub import FAULTS, Repository, folder_files, serve
 from vgrad_lab.checkpoints import store
 from vgrad_lab.checkpoints.errors import UserError

@@ -5,41 +5,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.checkpoints.fake_units import FAKES, Fake
+from tests.checkpoints.fake_units import FAKES, Fake, Inline
 from vgrad_lab.checkpoints import claims, schedule, store
 from vgrad_lab.checkpoints.errors import UserError
 from vgrad_lab.checkpoints.executors import DIED, LocalExecutor, Outcome, Task, outcome_of, perform
 from vgrad_lab.checkpoints.schedule import Policy, rows, run_units, table
 
 QUICK = Policy(retries=2, pause=0.01, lease=5.0, poll=0.05)
-
-
-class Inline:
-    """Runs a task where it is submitted, so that most tests need no process."""
-
-    slots = 1
-
-    def __init__(self) -> None:
-        self.tasks: list[Task] = []
-        self.ended: list[tuple[Task, Outcome]] = []
-        self.closed = False
-
-    def submit(self, task: Task) -> None:
-        self.tasks.append(task)
-        self.ended.append((task, perform(task)))
-
-    def finished(self, seconds: float) -> Sequence[tuple[Task, Outcome]]:
-        ended, self.ended = self.ended, []
-        return ended
-
-    def close(self) -> None:
-        self.closed = True
 
 
 def sweep(works: list[Fake], folder: Path, executor: Any = None, policy: Policy = QUICK) -> dict[str, int]:
