@@ -10,7 +10,7 @@ from tests import tiny_models
 from tests.checkpoints.enumerated_groups import Prompt, mean_of
 from vgrad_lab.checkpoints.errors import UserError
 from vgrad_lab.checkpoints.generation import Rollouts
-from vgrad_lab.checkpoints.group_costates import Place, score_products
+from vgrad_lab.checkpoints.group_costates import Place, place_of, score_products
 from vgrad_lab.checkpoints.group_signal import GroupRule, alignment_per_prompt, signal_per_prompt
 from vgrad_lab.impact import grpo_scale
 from vgrad_lab.sequence.enumeration import Continuations, continuations, sequence_probability, value_gradient
@@ -159,3 +159,13 @@ def test_what_cannot_be_measured_is_refused() -> None:
     mixed = replace(rollouts, prompt_length=torch.arange(len(rollouts.tokens)) % 2 + 2)
     with pytest.raises(ValueError, match="different length"):
         score_products(model, mixed, PLACES)
+
+
+def test_places_are_read_from_text() -> None:
+    texts = ("head", "head:prompt", "0", "12:last")
+    assert [place_of(t) for t in texts] == [
+        Place("head_input", "last"), Place("head_input", "prompt"), Place(0, "prompt"), Place(12, "last")
+    ]  # fmt: skip
+    for bad in ("", "layer 3", "1.5", "²", "3:answer", ":last"):
+        with pytest.raises(UserError, match="give head or a layer"):
+            place_of(bad)

@@ -14,7 +14,6 @@ from tests import tiny_models
 from tests.checkpoints.taught import TASK, checkpoint_of, taught
 from vgrad_lab.checkpoints import sampled_measure
 from vgrad_lab.checkpoints.errors import UserError
-from vgrad_lab.checkpoints.group_costates import Place
 from vgrad_lab.checkpoints.group_estimate import NO_SPREAD
 from vgrad_lab.checkpoints.group_signal import ALL_DEAD
 from vgrad_lab.checkpoints.grpo import GrpoSettings
@@ -147,10 +146,10 @@ def test_real_rewards_have_a_signal_and_no_gap() -> None:
 
 def test_too_few_answers_or_prompts_and_a_large_alpha_are_undefined() -> None:
     checkpoint = taught("Olmo2")
-    few = measure_sampled(checkpoint, CLOSE, SETTINGS, seed=0, answers=3)
+    few = measure_sampled(checkpoint, CLOSE, replace(SETTINGS, answers=3), seed=0)
     assert few["signal"]["reason"] == "needs 4 answers per prompt, got 3"
     assert few["pass_at_k"]["reason"] == "needs 4 answers per prompt, got 3"
-    tight = measure_sampled(checkpoint, CLOSE, SETTINGS, seed=0, answers=5)
+    tight = measure_sampled(checkpoint, CLOSE, replace(SETTINGS, answers=5), seed=0)
     assert tight["signal"]["value"] is not None
     assert tight["alignment"]["reason"] == "needs a group of 4 and 2 more answers per prompt, got 5"
     sharp = measure_sampled(checkpoint, CLOSE, replace(SETTINGS, alpha=8.0), seed=0)
@@ -164,14 +163,21 @@ def test_too_few_answers_or_prompts_and_a_large_alpha_are_undefined() -> None:
 
 
 def test_other_places_can_be_named() -> None:
-    places = (Place(1, "prompt"), Place(2, "last"))
-    found = measure_sampled(taught("Olmo2"), CLOSE, SETTINGS, seed=0, places=places)
+    named = replace(SETTINGS, states=("1", "2:last", "1:prompt"))
+    found = measure_sampled(taught("Olmo2"), CLOSE, named, seed=0)
     assert list(found["places"]) == [
         "output of layer 1, all prompt positions",
         "output of layer 2, last prompt position",
     ]
-    with pytest.raises(UserError, match="layer is 9"):
-        measure_sampled(taught("Olmo2"), CLOSE, SETTINGS, seed=0, places=(Place(9),))
+    assert found["place"] == "output of layer 1, all prompt positions"
+    for states, message in ((("9",), "layer is 9"), (("head:first",), "state is 'head:first'"), (("-1",), "state is")):
+        with pytest.raises(UserError, match=message):
+            measure_sampled(taught("Olmo2"), CLOSE, replace(SETTINGS, states=states), seed=0)
+    with pytest.raises(UserError, match="answers is 1"):
+        measure_sampled(taught("Olmo2"), CLOSE, replace(SETTINGS, answers=1), seed=0)
+    for given in ({"states": ("head",)}, {"answers": 8}):
+        with pytest.raises(UserError, match="belong to tasks of sampled answers"):
+            measure(taught("Olmo2"), TASK, replace(SETTINGS, **given))
 
 
 def test_a_policy_that_is_not_the_sampling_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

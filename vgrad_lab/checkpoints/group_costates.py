@@ -7,7 +7,7 @@ see each other, so one backward pass gives the scores of all of them.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -44,6 +44,21 @@ class Place:
         if self.layer == "head_input":
             return f"head input, {at}"
         return f"{f'output of layer {self.layer}' if self.layer else 'embedding'}, {at}"
+
+
+def place_of(text: str) -> Place:
+    """A place from "head", "head:last", "0:prompt", "8": a layer or the head, then the positions.
+
+    Without positions: the last of the prompt for the head, all of it for a layer. Raises UserError for anything else.
+    """
+    layer, _, positions = text.partition(":")
+    positions = positions or ("last" if layer == "head" else "prompt")
+    if not (layer == "head" or (layer.isascii() and layer.isdigit())) or positions not in get_args(Positions):
+        raise UserError(
+            f"state is {text!r}; give head or a layer's number (0 is the embedding), then :last or :prompt, such as "
+            "head:last or 8:prompt"
+        )
+    return Place("head_input" if layer == "head" else int(layer), cast(Positions, positions))
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,8 @@ class MeasureSettings:
     """What Λ and H are read with: α per unit reward, the GRPO group, and how many prompts are drawn.
 
     precision: of the backbone's matrix products; sums over states and vocabulary are float64 in any case.
+    states, answers: of tasks of sampled answers only: where Σ and Λ are taken, as `group_costates.place_of` reads it
+    (none: its defaults), and how many answers to a prompt (None: two groups, at least 8).
     """
 
     alpha: float = 1.0
@@ -43,11 +45,17 @@ class MeasureSettings:
     sampled_groups: int = 64
     micro_batch: int = 64
     precision: Precision = "float32"
+    states: tuple[str, ...] = ()
+    answers: int | None = None
+
+
+LATER: dict[str, Any] = {"precision": "float32", "states": (), "answers": None}
+"""Settings that came after the first records, with the values at which ``measure_facts`` leaves them out."""
 
 
 def measure_facts(settings: MeasureSettings) -> dict[str, Any]:
-    """Settings as a record holds them: the precision, which came later, is left out at its default."""
-    return {k: v for k, v in asdict(settings).items() if k != "precision" or v != "float32"}
+    """Settings as a record holds them: what came later is left out at its default, so that old hashes stay valid."""
+    return {k: v for k, v in asdict(settings).items() if k not in LATER or v != LATER[k]}
 
 
 def evaluation_prompts(checkpoint: Checkpoint, task: LabelCopy, prompts: int) -> PromptBatch:
@@ -176,6 +184,8 @@ def measure(checkpoint: Checkpoint, task: LabelCopy, settings: MeasureSettings, 
     is measured and part of the result. Raises UserError for a head that is not linear or non-finite activations.
     Ledger: S22-S27.
     """
+    if settings.states or settings.answers is not None:
+        raise UserError("states and answers belong to tasks of sampled answers; label copying is measured exactly")
     model, batch = checkpoint.model, evaluation_prompts(checkpoint, task, settings.prompts)
     check_linear_head(model, batch)
     head = model.get_output_embeddings().weight.detach().double().cpu().numpy()

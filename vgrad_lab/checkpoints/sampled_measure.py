@@ -15,7 +15,7 @@ from numpy import ndarray
 from vgrad_lab.checkpoints import group_rewards
 from vgrad_lab.checkpoints.errors import UserError
 from vgrad_lab.checkpoints.generation import Rollouts, sample
-from vgrad_lab.checkpoints.group_costates import Place, checked_layout, score_products
+from vgrad_lab.checkpoints.group_costates import Place, checked_layout, place_of, score_products
 from vgrad_lab.checkpoints.group_estimate import Estimate, over_prompts, product_of_means, undefined
 from vgrad_lab.checkpoints.group_headroom import headroom_between, headroom_within, within_per_prompt
 from vgrad_lab.checkpoints.group_signal import PER_SAMPLE, GroupRule, SignalEstimates, contributing, estimate_signal
@@ -40,8 +40,6 @@ def measure_sampled(
     settings: MeasureSettings,
     *,
     seed: int,
-    places: tuple[Place, ...] = PLACES,
-    answers: int | None = None,
 ) -> dict[str, Any]:
     """All measures of one checkpoint on a task of sampled answers, each as value, standard error, or reason.
 
@@ -49,11 +47,11 @@ def measure_sampled(
     treat the prompts as drawn at random. Keys as in ``probe.measure`` where the measure is the same; those of signal
     and gap stand for the first place, and under "places" for every one.
 
-    settings: α, the group that GRPO will use, at most so many prompts; micro_batch: prompts while sampling, answers
-    while differentiating. seed: of the answers. answers: to each prompt, default two groups and at least 8. Raises
-    UserError for what cannot be sampled or differentiated, and for logits that differ between the two. Ledger:
-    S22.sampled, S24.sampled.
+    settings: α, the group that GRPO will use, at most so many prompts, places (default `PLACES`), answers a prompt;
+    micro_batch: prompts while sampling, answers while differentiating. seed: of the answers. Raises UserError for what
+    cannot be sampled or differentiated, and for logits that differ between the two. Ledger: S22.sampled, S24.sampled.
     """
+    places = tuple(dict.fromkeys(map(place_of, settings.states))) or PLACES
     checked_layout(checkpoint.model, places)
     rule = GroupRule(settings.group_size, settings.baseline, settings.ddof, settings.eps)
     with running(checkpoint.model, settings.precision):
@@ -61,7 +59,7 @@ def measure_sampled(
             checkpoint,
             task,
             evaluation_examples(task, settings.prompts),
-            group_size=max(2 * rule.size, LEAST) if answers is None else answers,
+            group_size=_answers(settings),
             rng=np.random.default_rng([EVALUATION_SEED, 3, seed]),
             micro_batch=settings.micro_batch,
         )
@@ -80,6 +78,12 @@ def measure_sampled(
         **_conditions(checkpoint.model, rollouts, settings),
         "policy_mismatch": products.mismatch,
     }
+
+
+def _answers(settings: MeasureSettings) -> int:
+    if settings.answers is not None and settings.answers < 2:
+        raise UserError(f"answers is {settings.answers}; give at least 2 to a prompt, 4 for a signal")
+    return max(2 * settings.group_size, LEAST) if settings.answers is None else settings.answers
 
 
 def _conditions(model: Any, rollouts: Rollouts, settings: MeasureSettings) -> dict[str, Any]:

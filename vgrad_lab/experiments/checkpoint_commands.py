@@ -20,18 +20,27 @@ def measure(
     alpha: Annotated[float, typer.Option(help="α of the headroom, per unit reward.")] = 1.0,
     group: Annotated[int, typer.Option(help="GRPO group size inside Λ and κ.", min=2)] = 8,
     prompts: Annotated[int, typer.Option(help="Evaluation prompts drawn.", min=1)] = 256,
+    answers: Annotated[
+        int | None, typer.Option(help="Sampled answers: so many to each prompt; default two groups, at least 8.", min=2)
+    ] = None,
+    state: Annotated[
+        list[str] | None,
+        typer.Option(help="Sampled answers: head or a layer's number, then :last or :prompt; repeatable."),
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Measure Σ, both readings of Λ, headroom, P_gap and the trivial baselines, before any RL.
 
-    Examples: `vgrad measure runs/embedded/ladder/step001000` · `vgrad measure runs/embedded/ladder --json`
+    Examples: `vgrad measure runs/embedded/ladder/step001000` · `vgrad measure PATH --task task.yaml --state 4:prompt`
     """
     from vgrad_lab.checkpoints import probe
     from vgrad_lab.experiments import one_checkpoint
 
     if alpha <= 0:
         raise UserError(f"alpha is {alpha}; give a positive number")
-    settings = probe.MeasureSettings(alpha=alpha, group_size=group, prompts=prompts)
+    settings = probe.MeasureSettings(
+        alpha=alpha, group_size=group, prompts=prompts, states=tuple(state or ()), answers=answers
+    )
     records = one_checkpoint.run(path, task=_read(task), measures=settings, out=out)
     _finish(records, one_checkpoint.describe_measures, json_)
 
