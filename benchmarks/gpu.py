@@ -32,6 +32,7 @@ import json
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import sys
 import threading
@@ -140,6 +141,8 @@ def run(options: argparse.Namespace, names: list[str], device: str, stand_ins: t
     for folder in (work, options.out):
         folder.mkdir(parents=True, exist_ok=True)
         require_writable(folder)
+    if options.again and "b" in names:
+        forget_ladder(work)
     result, rates = new_file(options, device, stand_ins), {}
     for name in ["rates", *(n for n in names if n != "rates")]:
         minutes = MINUTES[name] if options.minutes is None else options.minutes
@@ -156,6 +159,14 @@ def run(options: argparse.Namespace, names: list[str], device: str, stand_ins: t
         write_file(path, json.dumps(result, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
         print(table({name: result["parts"][name]}), flush=True)
     return path, result
+
+
+def forget_ladder(work: Path) -> None:
+    """Delete what part b goes on from: its checkpoints, records and choices."""
+    for folder in ("ladder", "records"):
+        shutil.rmtree(work / folder, ignore_errors=True)
+    for note in (work / "pretraining.json", *work.glob("rate-*.json")):
+        note.unlink(missing_ok=True)
 
 
 def joined(new: Json, old: Json, *, again: bool) -> Json:
@@ -190,7 +201,7 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
         help="how a part's process begins: afresh (spawn, for a GPU) or forked (quicker, for a CPU)",
     )
     parser.add_argument("--tiny", action="store_true", help="toy sizes, for a test on a CPU")
-    parser.add_argument("--again", action="store_true", help="do parts anew that are done")
+    parser.add_argument("--again", action="store_true", help="do parts anew that are done, part b from its first step")
     options = parser.parse_args(arguments)
     names = [name.strip() for name in options.part.split(",") if name.strip()]
     if not names or (unknown := [name for name in names if name not in PARTS]):

@@ -98,24 +98,36 @@ def run(job: Job) -> dict[str, Any]:
         perform(job, bench, store, measures)
         result["checkpoints"] = checkpoints(store, measures)
         job.save(result)
+        to_do([u.id for u in measures if u.id not in read_records(store)])
         result["studies"] = []
         for protocol, rates in sizes.protocols:
-            study: Row = {"optimizer": protocol.optimizer}
+            study: Row = {"optimizer": protocol.optimizer, "left": [rung.name for rung in rungs]}
             result["studies"].append(study)
-            chosen = choose_rate(job, bench, near(result["checkpoints"], rungs), sizes, protocol, rates)
-            study.update(chosen)
+            study |= kept_rate(job, bench, near(result["checkpoints"], rungs), sizes, protocol, rates)
             job.save(result)
-            study_of(
-                job, bench, store, measures, replace(protocol, learning_rate=chosen["learning_rate"]), sizes, study
-            )
+            chosen = replace(protocol, learning_rate=study["learning_rate"])
+            study_of(job, bench, store, measures, chosen, sizes, study)
             job.save(result)
     finally:
         bench.close()
     result["failed"] = [f"{r['unit']}: {r['error']}" for r in read_records(store).values() if r["status"] != "done"]
     job.save(result)
-    if left := sum(len(study["left"]) for study in result["studies"]):
-        raise TimeoutError(f"{left} rungs are left; call again to go on")
+    to_do([f"{study['optimizer']} {name}" for study in result["studies"] for name in study["left"]])
     return result
+
+
+def to_do(left: Sequence[str]) -> None:
+    """Raises TimeoutError where something is left: the part is not done."""
+    if left:
+        raise TimeoutError(f"{len(left)} rungs are left ({left[0]}, …); call again to go on")
+
+
+def kept_rate(job: Job, bench: Bench, rung: Rung, sizes: Sizes, protocol: GrpoSettings, rates: Sequence[float]) -> Row:
+    """``choose_rate``, once for all calls: a GPU might choose otherwise the next time, and mix two protocols."""
+    note = job.work / f"rate-{protocol.optimizer}.json"
+    if not note.is_file():
+        write_file(note, json.dumps(plain(choose_rate(job, bench, rung, sizes, protocol, rates))))
+    return dict(json.loads(note.read_text(encoding="utf-8")))
 
 
 def pretrained(job: Job, settings: LadderSettings, rungs: Sequence[Rung], row: Row, *, whole: bool) -> Row:
@@ -150,7 +162,7 @@ def perform(job: Job, bench: Bench, store: Path, units: Iterable[Unit]) -> None:
     """
     done = {k for k, r in read_records(store).items() if r["status"] == "done"}
     for unit in sorted((u for u in units if u.id not in done), key=lambda u: u.rung.step):
-        if job.left < RESERVE:
+        if job.left < (1.0 if job.tiny else RESERVE):
             return
         start, record = time.perf_counter(), unit.failed("")
         try:

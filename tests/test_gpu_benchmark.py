@@ -5,6 +5,7 @@ import importlib
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -170,6 +171,35 @@ def test_one_load_for_a_rung_gives_the_records_of_a_sweep(
                 assert there[unit.id]["result"][key] == value, key
 
 
+def test_a_ladder_stopped_in_time_says_what_is_left_and_goes_on(
+    folder: Path, result: Json, part: Callable[[str], ModuleType], tmp_path: Path
+) -> None:
+    module, setup = part("gpu_ladder"), part("gpu_setup")
+    work = tmp_path / "work"
+    shutil.copytree(folder / "ladder", work / "ladder")
+    rates = result["parts"]["rates"]["result"]
+
+    def job(seconds: float) -> Any:
+        return setup.Job("cpu", True, work, time.monotonic() + seconds, rates, tmp_path / "part-b.json")
+
+    with pytest.raises(TimeoutError, match=r"3 rungs are left \(step000005-measure.*call again"):
+        module.run(job(0.0))
+    for path in (folder / "records" / "units").iterdir():
+        if "step000020-rl-s1" not in path.name:
+            (work / "records" / "units").mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, work / "records" / "units")
+    (work / "rate-adamw.json").write_text((folder / "rate-adamw.json").read_text())
+    with pytest.raises(TimeoutError, match=r"1 rungs are left \(adamw step000020, …\)"):
+        module.run(job(0.0))
+    half = json.loads((tmp_path / "part-b.json").read_text())["result"]
+    assert half["studies"][0]["rungs"] == ["step000005", "step000040"]
+    assert "predictors" not in half["studies"][0], "two rungs have no correlation"
+    whole = module.run(job(60.0))
+    assert whole["studies"][0]["left"] == []
+    one, other = (setup.plain(r["studies"][0]["predictors"]) for r in (whole, result["parts"]["b"]["result"]))
+    assert one == other, "as if it had not been stopped"
+
+
 def test_credit_crosses_positions_below_the_last_layer(result: Json) -> None:
     for rung in result["parts"]["c"]["result"]["rungs"]:
         assert rung["crossing"][-1] == 0
@@ -198,6 +228,15 @@ def test_a_second_call_keeps_what_is_done(folder: Path, result: Json, gpu: Modul
     for key, other in {"schema": 0, "tiny": False, "card": "x", "versions": {}}.items():
         assert gpu.joined(new, {**result, key: other}, again=False) == new, f"{key} differs"
     assert gpu.joined(new, {}, again=False) == new
+
+
+def test_again_forgets_the_ladder_and_nothing_else(gpu: ModuleType, tmp_path: Path) -> None:
+    names = ("ladder/step000005/x", "records/units/x", "pretraining.json", "rate-sgd.json", "notes.txt", "rungs/x")
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    gpu.forget_ladder(tmp_path)
+    assert {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()} == {"notes.txt", "rungs/x"}
 
 
 # --- parts that fail, hang or die
