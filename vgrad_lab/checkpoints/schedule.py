@@ -139,8 +139,12 @@ def settled_elsewhere(opened: dict[str, Open], folder: Path, *, lease: float) ->
 
 
 def is_settled(o: Open, folder: Path) -> State | None:
-    """Whether a unit that is not running here was done, or failed elsewhere since the sweep began."""
+    """Whether a unit that is not running here was done, or failed elsewhere since the sweep began.
+
+    A claim that a worker killed right after publishing left is deleted.
+    """
     if is_done(folder, o.work.id):
+        claims.forget(folder, o.work.id)
         return "kept"
     return "failed" if _stamp(folder, o.work.id) not in (None, o.before) else None
 
@@ -216,11 +220,19 @@ def rows(works: Sequence[Work], folder: Path, *, lease: float = claims.LEASE) ->
         record = read_record(folder, work.id) or {}
         status = record.get("status", "open")
         if status != "done" and (folder / claims.CLAIMS / f"{work.id}.0").exists():
-            now = claims.clock(folder) if now is None else now
+            now = _clock(folder) if now is None else now
             if claims.is_held(folder, work.id, lease=lease, now=now):
                 status = "running"
         found.append({"unit": work.id, "status": status, "error": record.get("error")})
     return found
+
+
+def _clock(folder: Path) -> float:
+    """The file system's clock, or this machine's where the folder can only be read."""
+    try:
+        return claims.clock(folder)
+    except UserError:
+        return time.time()
 
 
 def table(found: Sequence[dict[str, Any]]) -> str:
