@@ -231,3 +231,38 @@ def test_a_broken_model_is_named(tmp_path: Path) -> None:
         broken.model.get_output_embeddings().weight[3] = float("nan")
     with pytest.raises(UserError, match="logits are not finite while sampling"):
         generation.sample(broken, TASK, EXAMPLES, group_size=2, rng=np.random.default_rng(0))
+
+
+def test_rounding_never_draws_a_token_that_cannot_come() -> None:
+    """float32 sums miss 1 on either side, and a number below 1 may have been rounded to 1: the last that can come."""
+    logits = torch.randn(400, 900, generator=torch.Generator().manual_seed(0))
+    logits[:, 700:] = -float("inf")
+    uniform = torch.ones(400)
+    totals = torch.log_softmax(logits, -1).exp().cumsum(-1)[:, -1]
+    assert float(totals.min()) < 1 < float(totals.max())
+    token, logp = decoding.draw(logits, uniform, 1.0)
+    assert int(token.max()) <= 699
+    assert bool(torch.isfinite(logp).all())
+
+
+def test_stop_texts_of_several_tokens(checkpoint: Checkpoint) -> None:
+    """A text ends an answer when its last token completes it, wherever the tokens are cut, and only then."""
+    tokenizer = checkpoint.tokenizer
+    stopping = decoding.Stopping((0,), ("label is", "é!"), tokenizer)
+    for text in ("so the label is", "café!"):
+        tokens = torch.tensor([tokenizer.encode(text)])
+        assert bool(stopping.ends(tokens))
+        assert not bool(stopping.ends(tokens[:, :-1]))
+        assert not bool(decoding.Stopping((0,)).ends(tokens))
+    assert stopping.ends(torch.tensor([[5, 0], [0, 5]])).tolist() == [True, False]
+
+
+def test_text_of_an_answer(checkpoint: Checkpoint) -> None:
+    """Without the end token, from before the first stop text; an end token elsewhere and other tokens stay visible."""
+    tokenizer = checkpoint.tokenizer
+    a, b = tokenizer.encode(" A"), tokenizer.encode(" B")
+    assert generation.answer_text(tokenizer, [*a, *b, 0], (0,), ()) == " A B"
+    assert generation.answer_text(tokenizer, [*a, 0], (), ()) == " A<|endoftext|>"
+    assert generation.answer_text(tokenizer, [*a, 1, *b], (0,), ()) == " A<|pad|> B"
+    assert generation.answer_text(tokenizer, [0], (0,), ()) == ""
+    assert generation.answer_text(tokenizer, [*a, *b, *a], (0,), (" B", "A")) == " "

@@ -46,7 +46,7 @@ def formula(model: Any, rollouts: Rollouts, loss: str) -> torch.Tensor:
     if loss == "grpo":
         return torch.stack([t.mean() for t in terms]).mean()
     if loss == "dr_grpo":
-        return torch.stack([t.sum() for t in terms]).sum() / (4 * len(terms))
+        return torch.stack([t.sum() for t in terms]).sum() / (6 * len(terms))
     return torch.cat(terms).mean()
 
 
@@ -58,7 +58,7 @@ def test_gradient_is_that_of_the_formula(checkpoint: Checkpoint, loss: Any, micr
     rollouts.reward[1] = 0.5  # a dead group
     assert len(set(rollouts.answer_length.tolist())) > 1
     model = checkpoint.model
-    sampled_grpo.backward(model, rollouts, settings, max_tokens=4)
+    sampled_grpo.backward(model, rollouts, settings, max_tokens=6)
     ours = [p.grad.clone() for p in model.parameters()]
     model.zero_grad()
     formula(model, rollouts, loss).backward()
@@ -140,6 +140,22 @@ def test_budgets_are_prefixes_and_seeds_repeat(checkpoint: Checkpoint) -> None:
     gains = np.array(long["reward_after"]) - long["reward_before"]
     assert long["gain_mean"] == pytest.approx(float(gains.mean()))
     json.dumps(long, allow_nan=False)
+
+
+def test_a_run_follows_its_seed_and_its_schedule(checkpoint: Checkpoint) -> None:
+    """One prompt to train on, so that seeds differ by the answers alone; a warm-up of one update stands still first."""
+    task = dataclasses.replace(TASK, prompts=EXAMPLES[:1], evaluation=EXAMPLES)
+    base = dataclasses.replace(FAST, budgets=(1, 2), learning_rate=1e-2, evaluation_samples=8)
+    runs = [
+        sampled_grpo.train(copy.deepcopy(checkpoint), task, dataclasses.replace(base, **change), seed=seed)
+        for change, seed in (({}, 0), ({}, 1), ({"warmup": 1}, 0))
+    ]
+    assert runs[0]["reward_after"] != runs[1]["reward_after"]
+    assert runs[2]["reward_after"][0] == runs[2]["reward_before"] != runs[2]["reward_after"][1]
+    found = sampled_grpo._result(
+        base, dict.fromkeys(range(3), sampled_grpo.evaluate(checkpoint, task, base)), [1.0, 0.0]
+    )
+    assert found["dead_groups"] == [1.0, 0.5]
 
 
 def test_bfloat16_and_recomputed_layers(checkpoint: Checkpoint) -> None:
