@@ -15,9 +15,11 @@ from tests import tiny_models
 from tests.checkpoints.taught import TASK, taught, twin
 from vgrad_lab import tolerances
 from vgrad_lab.advantage import from_group
-from vgrad_lab.checkpoints import card, grpo
+from vgrad_lab.checkpoints import card, grpo, probe
 from vgrad_lab.checkpoints.errors import UserError
+from vgrad_lab.checkpoints.forecast import forecast_result, plan_of
 from vgrad_lab.checkpoints.precision import running
+from vgrad_lab.checkpoints.scene import ForecastSettings
 from vgrad_lab.checkpoints.tasks import draw_prompts, encode_prompts
 
 FAST = grpo.GrpoSettings(prompts=8, budgets=(1, 3), evaluation_prompts=32)
@@ -195,3 +197,25 @@ def test_old_protocols_keep_their_facts() -> None:
     assert not later & set(grpo.facts(FAST))
     changed = dataclasses.replace(FAST, precision="bfloat16", recompute=True, states="host")
     assert later <= set(grpo.facts(changed))
+
+
+@pytest.mark.parametrize("family", ["Olmo2", "Qwen2"])
+def test_measures_and_forecasts_agree_with_those_of_a_card(family: str) -> None:
+    """With the mask given as on a card, each number of a record within float32 tolerance."""
+    checkpoint = twin(taught(family))
+    measures = probe.MeasureSettings(prompts=24, sampled_groups=8)
+    plan = plan_of(FAST, ForecastSettings(passes=2, prompts=16, points=3, evaluation_prompts=24, ray_prompts=12))
+    here = [probe.measure(checkpoint, TASK, measures), forecast_result(checkpoint, TASK, plan)]
+    with running(checkpoint.model, mask=True):
+        there = [probe.measure(checkpoint, TASK, measures), forecast_result(checkpoint, TASK, plan)]
+    for one, other in zip(here, there, strict=True):
+        assert flat(other) == pytest.approx(flat(one), rel=1e-4, abs=1e-7)
+
+
+def flat(value: Any) -> list[float]:
+    """All numbers of a record, in order."""
+    if isinstance(value, dict):
+        return [x for key in sorted(value) for x in flat(value[key])]
+    if isinstance(value, list):
+        return [x for item in value for x in flat(item)]
+    return [float(value)] if isinstance(value, int | float) else []

@@ -171,3 +171,16 @@ def test_weights_that_changed_on_the_disk_are_refused(units: list[Unit]) -> None
     assert OnBench(units[0], bench).run(halvings=0, device="cpu")["status"] == "done"
     assert OnBench(units[0], bench).failed("x")["error"] == "x"
     bench.close()
+
+
+def test_an_interrupt_while_a_process_starts_is_an_interrupt(
+    units: list[Unit], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from multiprocessing.process import BaseProcess
+
+    def interrupted(_: BaseProcess) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(BaseProcess, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt), ResidentExecutor() as executor:
+        executor.submit(Task(Watched(units[0], tmp_path / "diary"), tmp_path, "me"))

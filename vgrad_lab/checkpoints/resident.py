@@ -143,10 +143,10 @@ class ResidentExecutor:
     def _start(self, worker: _Worker) -> None:
         here, there = self._context.Pipe()
         with starting(self._threads):
-            worker.process = self._context.Process(target=_serve, args=(there, self._threads, worker.gpu, self._order))
-            worker.process.start()
+            process = self._context.Process(target=_serve, args=(there, self._threads, worker.gpu, self._order))
+            process.start()  # Ctrl-C may come while this waits: the worker is none then
         there.close()
-        worker.pipe = here
+        worker.process, worker.pipe = process, here
 
     def _end(self, worker: _Worker) -> None:
         if worker.pipe is not None:
