@@ -31,6 +31,7 @@ from vgrad_lab.checkpoints.scene import ForecastSettings
 from vgrad_lab.checkpoints.tasks import LabelCopy, draw_prompts, encode_prompts
 
 Row = dict[str, Any]
+ROUNDED, COMPILED = "bfloat16 weights", "the same, compiled"
 
 
 @dataclass(frozen=True)
@@ -183,16 +184,34 @@ def trained(job: Job, checkpoint: Checkpoint, shape: op.Shape, rl: GrpoSettings,
 def speed(job: Job, sizes: Sizes, checkpoint: Checkpoint) -> Any:
     """Forward and backward alone by batch, in three precisions; share of the card's bfloat16 matrix rate."""
     model, shape = checkpoint.model, op.shape_of(checkpoint.model.config)
-    for kind in ("float32", "bfloat16", "bfloat16 weights"):
-        if kind == "bfloat16 weights":
+    for kind in ("float32", "bfloat16", ROUNDED):
+        if kind == ROUNDED:
             model.zero_grad(set_to_none=True)
             model.to(torch.bfloat16)
         for prompts, length in sizes.batches:
             row = guarded(job.device, lambda k=kind, q=prompts, t=length: one_speed(job, model, shape, k, q, t))
             yield {"precision": kind, "prompts": prompts, "length": length, **row}
+    prompts, length = sizes.batches[1]
+    row = guarded(job.device, lambda: compiled_speed(job, model, shape, prompts, length))
+    yield {"precision": COMPILED, "prompts": prompts, "length": length, **row}
 
 
-def one_speed(job: Job, model: Any, shape: op.Shape, kind: str, prompts: int, length: int) -> Row:
+def compiled_speed(job: Job, model: Any, shape: op.Shape, prompts: int, length: int) -> Row:
+    """``one_speed`` with a compiled backbone, and what compiling cost before the first result."""
+    backbone, batch = model.base_model, (prompts, length)
+    backbone.forward = torch.compile(backbone.forward, backend="eager" if job.tiny else "inductor", dynamic=False)
+    try:
+        _, first = timed(job.device, lambda: one_speed(job, model, shape, COMPILED, *batch, repeats=1, warm=0))
+        row = one_speed(job, model, shape, COMPILED, *batch)
+        return {**row, "compile_seconds": max(first["seconds"] - row["seconds"], 0.0)}
+    finally:
+        del backbone.forward
+        torch.compiler.reset()
+
+
+def one_speed(
+    job: Job, model: Any, shape: op.Shape, kind: str, prompts: int, length: int, *, repeats: int = 7, warm: int = 3
+) -> Row:
     """Median seconds of a forward and backward pass over random tokens."""
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(2, 1000, (prompts, length), generator=generator).to(job.device)
@@ -204,8 +223,8 @@ def one_speed(job: Job, model: Any, shape: op.Shape, kind: str, prompts: int, le
         model.zero_grad(set_to_none=True)
 
     with running(model, "bfloat16" if kind == "bfloat16" else "float32"):
-        seconds = repeated(job.device, once, repeats=2 if job.tiny else 7, warm=1 if job.tiny else 3)
-    t, size = np.full(prompts, length), op.BFLOAT16 if kind == "bfloat16 weights" else op.FLOAT32
+        seconds = repeated(job.device, once, repeats=min(repeats, 2) if job.tiny else repeats, warm=min(warm, 3))
+    t, size = np.full(prompts, length), op.BFLOAT16 if kind in (ROUNDED, COMPILED) else op.FLOAT32
     work = op.forward_work(shape, t, size=size) + op.backward_work(shape, t, size=size)
     row = against_floor({"seconds": seconds}, work, job.rates)
     rate = job.rates["matrix_bfloat16"]

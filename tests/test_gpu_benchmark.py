@@ -134,7 +134,8 @@ def test_rungs_are_counted_against_their_floors(result: Json) -> None:
         assert 0.1 < rung["measure"]["reward"] < 0.9, "labels are likely, so that updates are real"
         assert rung["grpo"]["reward"] != rung["measure"]["reward"]
     speeds = part["forward_backward"]
-    assert {row["precision"] for row in speeds} == {"float32", "bfloat16", "bfloat16 weights"}
+    assert {r["precision"] for r in speeds} == {"float32", "bfloat16", "bfloat16 weights", "the same, compiled"}
+    assert [r["compile_seconds"] >= 0 for r in speeds if "compile_seconds" in r] == [True]
     assert all(row["share_of_matrix_rate"] > 0 for row in speeds)
 
 
@@ -443,6 +444,15 @@ def test_the_page_shows_what_was_measured(shown: Json) -> None:
     rung["measure"]["seconds"] = 20.0
     assert "aim: at most 15 s: not met" in page([shown])
     assert page([shown, {**shown, "card": "Other"}]).count("### One rung of OLMo-2 1B") == 2
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(0.5, "pays after 20 passes"), (1.5, "never pays")])
+def test_the_page_says_whether_compiling_pays(seconds: float, words: str, shown: Json) -> None:
+    rows = shown["parts"]["a"]["result"]["forward_backward"]
+    plain = next(r for r in rows if r["precision"] == "bfloat16 weights" and r["length"] == rows[-1]["length"])
+    plain["seconds"] = 1.0
+    rows[-1] |= {"seconds": seconds, "compile_seconds": 10.0}
+    assert f"Compiling takes 10 s and {words}." in page([shown])
 
 
 def test_the_page_takes_results_of_any_state(shown: Json) -> None:

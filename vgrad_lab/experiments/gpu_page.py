@@ -186,5 +186,20 @@ def _speed(part: Json) -> list[str]:
     best = max(shares)
     return [
         *lines, f"Best share at 64 prompts or more: {best:.2f}; aim: {SHARE}: {_met(best >= SHARE)}. `bfloat16`: "
-        "products over float32 weights, rounded anew in every pass; `bfloat16 weights`: weights kept rounded.", "",
+        "products over float32 weights, rounded anew in every pass; `bfloat16 weights`: weights kept rounded.",
+        *_compiled(found), "",
     ]  # fmt: skip
+
+
+def _compiled(found: Sequence[Json]) -> list[str]:
+    """After how many passes compiling has paid for itself."""
+    lines = []
+    for row in found:
+        plain = [r for r in found if (r["prompts"], r["length"]) == (row["prompts"], row["length"]) and "seconds" in r]
+        plain = [r for r in plain if "compile_seconds" not in r]
+        if "compile_seconds" not in row or not plain:
+            continue
+        saved = plain[-1]["seconds"] - row["seconds"]
+        paid = f"pays after {row['compile_seconds'] / saved:,.0f} passes" if saved > 0 else "never pays"
+        lines.append(f"Compiling takes {short(row['compile_seconds'])} s and {paid}.")
+    return lines
