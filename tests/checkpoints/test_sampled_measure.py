@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from tests import tiny_models
 from tests.checkpoints.taught import TASK, checkpoint_of, taught
 from vgrad_lab.checkpoints import sampled_measure
 from vgrad_lab.checkpoints.errors import UserError
+from vgrad_lab.checkpoints.filled import filled
 from vgrad_lab.checkpoints.group_estimate import NO_SPREAD
+from vgrad_lab.checkpoints.group_headroom import headroom_between, headroom_within
 from vgrad_lab.checkpoints.group_signal import ALL_DEAD
 from vgrad_lab.checkpoints.grpo import GrpoSettings
 from vgrad_lab.checkpoints.probe import EVALUATION_SEED, MeasureSettings, measure
@@ -235,3 +238,17 @@ def test_reports_read_sampled_measures(tmp_path: Path) -> None:
         assert rows[name].undefined == 0, name
     for name in ("P_gap per sample × within", "‖∇J‖²", "forecast"):
         assert rows[name].undefined == 3, name
+
+
+def test_the_page_says_what_is_printed() -> None:
+    """Its YAML is read, and its numbers of answers and prompts are those from which a headroom is defined."""
+    page = (Path(__file__).parents[2] / "docs" / "sampled_measures.md").read_text(encoding="utf-8")
+    given = yaml.safe_load(page.partition("```yaml\n")[2].partition("```")[0])
+    settings = filled(MeasureSettings, given["measures"], "the page")
+    assert settings.states == ("head:last", "2:prompt")
+    assert "7 at α = 1, 12 at α = 2; between: also 8 prompts at α = 1" in page
+    for alpha, answers in ((1.0, 7), (2.0, 12)):
+        assert headroom_within(np.eye(3, answers), alpha).value is not None
+        assert headroom_within(np.eye(3, answers - 1), alpha).value is None
+    assert headroom_between(np.eye(8, 7), 1.0).value is not None
+    assert headroom_between(np.eye(7, 16), 1.0).value is None

@@ -125,7 +125,7 @@ def checked_layout(model: Any, places: Sequence[Place]) -> Layout:
         raise UserError(f"hidden states cannot be named: {error}") from error
     for place in places:
         if isinstance(place.layer, int) and not 0 <= place.layer <= len(layout.layers):
-            raise UserError(f"layer is {place.layer}; give 0 (embedding) … {len(layout.layers)}, or head_input")
+            raise UserError(f"layer is {place.layer}; give 0 (embedding) … {len(layout.layers)}, or head")
     if not places:
         raise UserError("no place is named; give at least one state at which to measure")
     return layout
