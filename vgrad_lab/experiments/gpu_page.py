@@ -186,8 +186,8 @@ def _speed(part: Json) -> list[str]:
             f"Best share at 64 prompts or more: {max(shares):.2f}; aim: {SHARE}: {_met(max(shares) >= SHARE)}."
         )
     return [
-        *lines, "`bfloat16`: products over float32 weights, rounded anew in every pass; `bfloat16 weights`: weights kept "
-        "rounded.", *_compiled(found), "",
+        *lines, "`bfloat16`: products over float32 weights, rounded anew in every pass; `bfloat16 weights`: weights "
+        "kept rounded.", *_compiled(found), "",
     ]  # fmt: skip
 
 
