@@ -72,6 +72,13 @@ def test_text_of_packages_follows_the_standard_librarys(tmp_path: Path, monkeypa
     assert corpus_texts(characters=more, packages=("jaxtyping",)) == (*plain, *package[:2])
 
 
+@pytest.mark.parametrize("deep", ["-" * 20_000 + "1", "+".join(["1"] * 20_000)])
+def test_a_file_nested_too_deep_is_passed_over(deep: str, tmp_path: Path) -> None:
+    (tmp_path / "deep.py").write_text(f"x = {deep}\n")
+    (tmp_path / "plain.py").write_text(f'"""{"A text of the library. " * 9}"""\n')
+    assert len(stdlib_texts(root=tmp_path)) == 1
+
+
 def test_licences_are_named() -> None:
     found = licences(("numpy", "yaml", "no_such_package"))
     assert list(found) == ["python", "numpy", "yaml", "no_such_package"]

@@ -139,7 +139,7 @@ def _parse(path: Path) -> ast.Module | None:
         warnings.simplefilter("ignore")
         try:
             return ast.parse(path.read_bytes())
-        except (SyntaxError, ValueError, OSError):
+        except (SyntaxError, ValueError, OSError, RecursionError, MemoryError):  # the last two: nested too deep
             return None
 
 
