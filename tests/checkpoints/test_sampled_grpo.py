@@ -158,6 +158,26 @@ def test_a_run_follows_its_seed_and_its_schedule(checkpoint: Checkpoint) -> None
     assert found["dead_groups"] == [1.0, 0.5]
 
 
+def test_every_prompt_is_trained_on_once_an_epoch(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two epochs of four prompts in updates of three, in another order each; the clip bounds SGD's step."""
+    trained: list[str] = []
+
+    def spy(model: Checkpoint, task: SampledTask, examples: Any, **given: Any) -> Rollouts:
+        if examples is not task.prompts:
+            trained.extend(example.prompt for example in examples)
+        return sample(model, task, examples, **given)
+
+    monkeypatch.setattr(sampled_grpo, "sample", spy)
+    before = [p.detach().clone() for p in checkpoint.model.parameters()]
+    settings = dataclasses.replace(FAST, prompts=2, budgets=(4,), optimizer="sgd", learning_rate=1.0, clip=1e-3)
+    sampled_grpo.train(checkpoint, TASK, settings, seed=0)
+    prompts = sorted(example.prompt for example in EXAMPLES)
+    assert sorted(trained[:4]) == sorted(trained[4:]) == prompts
+    assert trained[:4] != trained[4:]
+    moved = [(p.detach() - q).norm() for p, q in zip(checkpoint.model.parameters(), before, strict=True)]
+    assert 0 < float(torch.stack(moved).norm()) < 4.1e-3
+
+
 def test_bfloat16_and_recomputed_layers(checkpoint: Checkpoint) -> None:
     """Recomputing changes nothing; bfloat16 products change the numbers a little, and their mismatch is told."""
     runs = [

@@ -151,7 +151,7 @@ def read_examples(path: Path, *, key: str = "prompt", template: str | None = Non
     if not rows:
         raise UserError(f"the prompts file {path} is empty; give one prompt a line")
     parsed = path.suffix == ".jsonl"
-    found = [_row(line, f"{path}, line {n}") if parsed else {key: line.removesuffix("\r")} for n, line in rows]
+    found = [_row(line, f"{path}, line {n}") if parsed else {key: line} for n, line in rows]
     return tuple(_example(row, key, template, f"{path}, line {n}") for (n, _), row in zip(rows, found, strict=True))
 
 
