@@ -3,7 +3,7 @@
     python benchmarks/gpu.py                      all parts on the GPU, results to docs/results/gpu-<card>.json
     python benchmarks/gpu.py --out "$OUT"         the same on a machine whose $OUT comes back
     python benchmarks/gpu.py --part a,d --minutes 5
-    python benchmarks/gpu.py --tiny --out DIR     the same code on a CPU, in a minute: no numbers to show, a test
+    python benchmarks/gpu.py --tiny               the same code on a CPU, in a minute: no numbers to show, a test
 
     rates  FLOP/s of a bf16 product, bytes/s of a copy, of the disk: what the floors are computed from
     a      OLMo-2 1B with random weights, saved as a sharded float32 ladder on the disk: seconds a rung for reading,
@@ -107,12 +107,18 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "unknown"
 
 
-def choose_device(asked: str) -> str:
-    """The device, found by a process of its own, so that CUDA never starts in this one."""
-    if asked != "auto":
-        return asked
-    with multiprocessing.get_context("fork").Pool(1) as pool:
-        return "cuda" if pool.apply(has_gpu) else "cpu"
+def choose_device(asked: str, *, tiny: bool) -> str:
+    """The device, found by a process of its own, so that CUDA never starts in this one; leaves without a GPU."""
+    device = asked
+    if asked != "cpu":
+        with multiprocessing.get_context("fork").Pool(1) as pool:
+            there = pool.apply(has_gpu)
+        device = "cpu" if asked == "auto" and not there else "cuda" if asked == "auto" else asked
+        if device != "cpu" and not there:
+            sys.exit(f"no GPU here that torch can use, but --device {asked} was given; leave it out, or give cpu")
+    if device == "cpu" and not tiny:
+        sys.exit("no GPU here: run with --tiny to try the code on a CPU, or on a machine with a CUDA GPU")
+    return device
 
 
 def has_gpu() -> bool:
@@ -138,8 +144,8 @@ def run(options: argparse.Namespace, names: list[str], device: str, stand_ins: t
     from vgrad_lab.checkpoints.atomic import require_writable, write_file
 
     work = options.work or ROOT / "runs" / ("gpu-tiny" if options.tiny else "gpu")
-    for folder in (work, options.out):
-        folder.mkdir(parents=True, exist_ok=True)
+    out = options.out or (work if options.tiny else ROOT / "docs" / "results")
+    for folder in (work, out):
         require_writable(folder)
     if options.again and "b" in names:
         forget_ladder(work)
@@ -153,7 +159,7 @@ def run(options: argparse.Namespace, names: list[str], device: str, stand_ins: t
         rates = result["parts"]["rates"]["result"]
         if name == "rates":
             result["card"] = rates.get("card") or device
-            path = options.out / f"gpu-{slug(result['card'])}{'-tiny' if options.tiny else ''}.json"
+            path = out / f"gpu-{slug(result['card'])}{'-tiny' if options.tiny else ''}.json"
             result = joined(result, read(path), again=options.again)
             rates = result["parts"]["rates"]["result"]
         write_file(path, json.dumps(result, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
@@ -189,7 +195,7 @@ def table(parts: Json) -> str:
 def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
     """Options and the parts asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results", help="folder of the results file")
+    parser.add_argument("--out", type=Path, help="folder of the results file (docs/results; runs/gpu-tiny with --tiny)")
     parser.add_argument("--work", type=Path, help="folder of checkpoints and records (default runs/gpu)")
     parser.add_argument("--part", default=",".join(PARTS), help=f"parts, by commas: {','.join(PARTS)} (default all)")
     parser.add_argument("--minutes", type=float, help="limit of each part, instead of its own")
@@ -206,6 +212,8 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
     names = [name.strip() for name in options.part.split(",") if name.strip()]
     if not names or (unknown := [name for name in names if name not in PARTS]):
         parser.error(f"no part {unknown[0] if names else options.part!r}; choose from {','.join(PARTS)}")
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", options.device):
+        parser.error(f"device is {options.device!r}; give auto, cpu, cuda, or one card such as cuda:1")
     if options.minutes is not None and not options.minutes > 0:
         parser.error(f"minutes is {options.minutes:g}; give a positive number")
     return options, sorted(set(names), key=list(PARTS).index)
@@ -216,15 +224,18 @@ def main(arguments: list[str] | None = None) -> int:
     options, names = parse(arguments)
     stand_ins = gpu_setup.prepare()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    device = choose_device(options.device)
-    if device == "cpu" and not options.tiny:
-        sys.exit("no GPU here: run with --tiny to try the code on a CPU, or on a machine with a CUDA GPU")
+    device = choose_device(options.device, tiny=options.tiny)
     options.start = ("fork" if device == "cpu" else "spawn") if options.start == "auto" else options.start
     if options.start == "fork":  # then these are imported once, for all parts
         import torch  # noqa: F401
         import transformers  # noqa: F401
 
-    path, result = run(options, names, device, stand_ins)
+    from vgrad_lab.checkpoints.errors import UserError
+
+    try:
+        path, result = run(options, names, device, stand_ins)
+    except UserError as error:
+        sys.exit(str(error))
     print(f"results: {path}")
     return int(any(result["parts"][name]["status"] != "done" for name in names))
 

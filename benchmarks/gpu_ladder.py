@@ -62,7 +62,7 @@ class Sizes:
 FULL = Sizes(
     LadderSettings(
         hidden=768, layers=12, heads=12, intermediate=2048, vocab=16384, positions=512, batch=64, length=256,
-        steps=2000, every=200, also=(25, 50, 75, 100, 125, 150, 175, 250, 300, 350), warmup=100, characters=24_000_000,
+        steps=2000, every=200, also=(25, 50, 75, 100, 125, 150, 175, 250, 300, 350), warmup=100, characters=16_000_000,
         documents=100_000, precision="bfloat16",
     ),
     MeasureSettings(),

@@ -348,12 +348,15 @@ def test_what_is_missing_is_named(part: Callable[[str], ModuleType], monkeypatch
         setup.prepare()
 
 
-def test_wrong_use_is_explained(gpu: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_use_is_explained(
+    gpu: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     for arguments, said in (
         (["--part", "a,z"], "no part 'z'; choose from rates,a,b,c,d"),
         (["--part", ","], "no part ','"),
         (["--minutes", "0"], "give a positive number"),
         (["--minutes", "nan"], "give a positive number"),
+        (["--device", "warp"], "device is 'warp'; give auto, cpu, cuda, or one card such as cuda:1"),
     ):
         with pytest.raises(SystemExit):
             gpu.parse(arguments)
@@ -361,6 +364,39 @@ def test_wrong_use_is_explained(gpu: ModuleType, capsys: pytest.CaptureFixture[s
     assert gpu.parse(["--part", "d,a,a"])[1] == ["a", "d"]
     with pytest.raises(SystemExit, match="no GPU here: run with --tiny"):
         gpu.main(["--device", "cpu"])
+    monkeypatch.setattr(gpu, "multiprocessing", Namespace(get_context=lambda _: Namespace(Pool=NoGpu)))
+    assert gpu.choose_device("auto", tiny=True) == "cpu"
+    with pytest.raises(SystemExit, match="no GPU here that torch can use, but --device cuda:1 was given"):
+        gpu.choose_device("cuda:1", tiny=True)
+    monkeypatch.setattr(NoGpu, "found", True)
+    assert [gpu.choose_device(asked, tiny=False) for asked in ("auto", "cuda", "cuda:1")] == ["cuda", "cuda", "cuda:1"]
+
+
+class NoGpu:
+    """Stands for the process that looks for a GPU."""
+
+    found = False
+
+    def __init__(self, workers: int) -> None:
+        assert workers == 1
+
+    def __enter__(self) -> "NoGpu":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def apply(self, look: object) -> bool:
+        return self.found
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, gpu: ModuleType) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(SystemExit, match="file"):
+        gpu.main(
+            ["--tiny", "--device", "cpu", "--start", "spawn", "--out", str(tmp_path / "file"), "--work", str(tmp_path)]
+        )
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_the_limits_fit_into_the_time_that_a_session_has(gpu: ModuleType) -> None:

@@ -17,7 +17,7 @@ INTRODUCTION = (
     "",
     "```",
     'python benchmarks/gpu.py --out "$OUT"      # one CUDA GPU, torch ≥ 2.11, transformers ≥ 5.17, no network',
-    "python benchmarks/gpu.py --tiny --out DIR  # the same code on a CPU, about a minute; its numbers say nothing",
+    "python benchmarks/gpu.py --tiny            # the same code on a CPU, about a minute; its numbers say nothing",
     "```",
     "",
     "| part | what it does |",
