@@ -1,6 +1,10 @@
 """Bytes counted from config.json alone against tensors of real runs."""
 
 import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -112,3 +116,65 @@ def test_what_does_not_fit_is_refused_with_what_would() -> None:
         memory.require_memory(ONE, grpo.GrpoSettings(), int(28e9))
     with pytest.raises(UserError, match="take a larger device, a smaller model, or --optimizer sgd"):
         memory.require_memory(ONE, grpo.GrpoSettings(), int(8e9))
+
+
+def test_a_forecast_that_does_not_fit_is_refused() -> None:
+    needed = memory.forecast_needed(ONE)
+    assert needed == pytest.approx(113e9, rel=0.01)
+    memory.require_forecast_memory(ONE, needed)
+    with pytest.raises(UserError, match=r"needs about 112.9 GB .* has 80.0 GB; leave it out with --no-forecast"):
+        memory.require_forecast_memory(ONE, int(80e9))
+
+
+SCRIPT = """
+import threading, time
+from tests import tiny_models
+from tests.checkpoints.taught import TASK, checkpoint_of
+from vgrad_lab.checkpoints import grpo, probe
+from vgrad_lab.checkpoints.forecast import forecast_result, plan_of
+from vgrad_lab.checkpoints.scene import ForecastSettings
+
+rl = grpo.GrpoSettings(budgets=(6,), prompts=4, evaluation_prompts=8)
+plan = plan_of(rl, ForecastSettings(passes=3, prompts=8, micro_batch=4, points=2, evaluation_prompts=8, ray_prompts=4))
+work = {
+    "measure": lambda c: probe.measure(c, TASK, probe.MeasureSettings(prompts=16, sampled_groups=4)),
+    "rl": lambda c: grpo.train(c, TASK, rl, seed=0),
+    "forecast": lambda c: forecast_result(c, TASK, plan),
+}
+small = checkpoint_of(tiny_models.model("Olmo2"))
+sizes = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 4}
+large = checkpoint_of(tiny_models.model("Olmo2", num_attention_heads=8, num_key_value_heads=8, **sizes))
+weights = 4 * sum(p.numel() for p in large.model.parameters())
+for act in work.values():
+    act(small)
+peak = 0
+
+def used():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+def watch():
+    global peak
+    while True:
+        peak = max(peak, used())
+        time.sleep(0.002)
+
+before = used()
+threading.Thread(target=watch, daemon=True).start()
+for name, act in work.items():
+    peak = 0
+    act(large)
+    print(name, (peak - before) / weights)
+"""
+
+
+@pytest.mark.slow
+def test_peaks_of_each_stage() -> None:
+    """Resident memory above the weights, in units of the weights: gradients; those and moments; a forecast's share."""
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "100000", "OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+    run = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, env=environment, check=True)
+    seen = {name: float(value) for name, value in (line.split() for line in run.stdout.splitlines() if line)}
+    assert 0.9 < seen["measure"] < 1.6
+    assert 2.9 < seen["rl"] < 3.4
+    assert 9 < seen["forecast"] + 1 < memory.FORECAST_COPIES

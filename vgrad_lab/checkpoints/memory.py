@@ -16,6 +16,9 @@ from vgrad_lab.checkpoints.probe import answer_logits
 
 SLACK = 1.1
 """What an allocator takes for each byte asked for, about."""
+FORECAST_COPIES = 19
+"""Bytes of a forecast of three passes over those of the weights: moments of three gradients, directions, the weights to
+put back, temporaries; seen on the CPU (tests/checkpoints/test_memory.py)."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Memory:
 
 
 def memory_needed(config: Any, settings: GrpoSettings, *, length: int = 64) -> Memory:
-    """Bytes that RL from a checkpoint needs under a protocol; measuring and forecasting need less, or about as much.
+    """Bytes that RL from a checkpoint needs under a protocol; measuring needs less, a forecast more (`forecast_needed`).
 
     Tensors only: an allocator takes about a tenth more (`SLACK`). With `recompute` one layer's activations come on top
     while it is computed again.
@@ -101,6 +104,21 @@ def require_memory(config: Any, settings: GrpoSettings, available: int, *, lengt
         if SLACK * other.device <= available:
             raise UserError(f"{given}; with {option} it needs {other.describe()}")
     raise UserError(f"{given}; take a larger device, a smaller model, or --optimizer sgd")
+
+
+def forecast_needed(config: Any) -> int:
+    """Bytes that a forecast needs on the device, about."""
+    return FORECAST_COPIES * memory_needed(config, GrpoSettings(prompts=1), length=1).weights
+
+
+def require_forecast_memory(config: Any, available: int) -> None:
+    """Refuse a forecast that does not fit into so many bytes of a device. Raises UserError."""
+    needed = forecast_needed(config)
+    if needed > available:
+        raise UserError(
+            f"a forecast needs about {gigabytes(needed)} on the device, which has {gigabytes(available)}; "
+            "leave it out with --no-forecast"
+        )
 
 
 def _rounded(model: Any) -> int:

@@ -140,9 +140,10 @@ def reward_gradient_norms(model: Any, batch: PromptBatch, micro_batch: int) -> t
         chosen = probability[torch.arange(len(target), device=target.device), target]
         weight = torch.as_tensor(batch.weight[rows], dtype=chosen.dtype, device=chosen.device)
         torch.autograd.backward((weight * chosen).sum())
-    gradients = [p.grad.double() for p in model.parameters() if p.grad is not None]
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    norms = [(g.abs().sum(), (g * g).sum()) for g in (x.double() for x in gradients)]  # one in float64 at a time
     model.zero_grad(set_to_none=True)
-    return float(sum(g.abs().sum() for g in gradients)), float(sum((g * g).sum() for g in gradients))
+    return float(sum(l1 for l1, _ in norms)), float(sum(l2 for _, l2 in norms))
 
 
 def reward_summary(probability: Float[ndarray, "Q V"], batch: PromptBatch) -> dict[str, float]:

@@ -18,7 +18,7 @@ from vgrad_lab.checkpoints.forecast import plan_of
 from vgrad_lab.checkpoints.grpo import GrpoSettings, default_settings
 from vgrad_lab.checkpoints.ladder_walk import run_ladder
 from vgrad_lab.checkpoints.ladders import Rung
-from vgrad_lab.checkpoints.memory import memory_needed, require_memory
+from vgrad_lab.checkpoints.memory import memory_needed, require_forecast_memory, require_memory
 from vgrad_lab.checkpoints.precision import Precision
 from vgrad_lab.checkpoints.probe import MeasureSettings
 from vgrad_lab.checkpoints.report import write_report
@@ -149,6 +149,8 @@ def require_card(result: Audit, protocol: Protocol, available: int) -> None:
     config = model_config(result)
     for settings in protocol.rl:
         require_memory(config, settings, available)
+    if protocol.forecast is not None:
+        require_forecast_memory(config, available)
 
 
 def run(
