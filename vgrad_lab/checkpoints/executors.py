@@ -2,8 +2,11 @@
 
 import errno
 import multiprocessing
+import os
+import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
@@ -196,6 +199,7 @@ class LocalExecutor:
         self._on_gpu = bool(gpus)
         self.slots = len(self._free)
         self._running: list[tuple[BaseProcess, connection.Connection, Task, str]] = []
+        self._leaving: list[BaseProcess] = []
 
     def submit(self, task: Task) -> None:
         """Start a process; raises RuntimeError when every slot is taken."""
@@ -223,25 +227,41 @@ class LocalExecutor:
                 still.append(entry)
                 continue
             ended.append((task, said or Outcome("crash", DIED)))
-            process.join(GOODBYE)
-            self._end(entry)
+            self._leave(entry)
         self._running = still
         return ended
 
     def close(self) -> None:
         """Kill what still runs; its claims lapse with the processes."""
         for entry in self._running:
-            self._end(entry)
+            entry[0].kill()
+            self._leave(entry)
         self._running = []
+        for process in self._leaving:
+            _reap(process)
+        self._leaving = []
 
-    def _end(self, entry: tuple[BaseProcess, connection.Connection, Task, str]) -> None:
+    def _leave(self, entry: tuple[BaseProcess, connection.Connection, Task, str]) -> None:
+        """Free the slot of a process that has spoken or died. A GPU is free only when the process is gone."""
         process, pipe, _, gpu = entry
-        if process.is_alive():
-            process.kill()
-        process.join()
-        process.close()
         pipe.close()
         self._free.append(gpu)
+        if self._on_gpu:
+            _reap(process)
+            return
+        for gone in [one for one in self._leaving if not one.is_alive()]:
+            self._leaving.remove(gone)
+            _reap(gone)
+        self._leaving.append(process)
+
+
+def _reap(process: BaseProcess) -> None:
+    """Wait for a process to end, and kill one that does not."""
+    process.join(GOODBYE)
+    if process.is_alive():
+        process.kill()
+        process.join()
+    process.close()
 
 
 def _said(pipe: connection.Connection) -> Outcome | None:
@@ -252,7 +272,11 @@ def _said(pipe: connection.Connection) -> Outcome | None:
 
 
 def _child(task: Task, pipe: connection.Connection, threads: int, gpu: str) -> None:
-    """Perform, and tell."""
+    """Perform, tell, and end at once: what is to stay is on the disk, and large libraries take long to say goodbye."""
     obey_parent(threads, gpu)
     pipe.send(perform(task))
     pipe.close()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # closed, or none
+            stream.flush()
+    os._exit(0)
