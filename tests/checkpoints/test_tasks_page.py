@@ -74,6 +74,26 @@ def test_lines_for_sampled_answers(tmp_path: Path, tiny_rung: Rung) -> None:
     (record,) = one_checkpoint.run(tiny_rung.path, task=task, rl=settings)
     x = record["result"]
     lines = one_checkpoint.describe_rl([record]).splitlines()
-    assert f"R before {x['reward_before']:.4f} ± {x['reward_before_standard_error']:.4f}" in lines[0]
-    assert f"mean gain {x['gain_mean']:+.4f} ± {x['gain_standard_error']:.4f}" in lines[0]
+    assert f"R before {x['reward_before']:.4f}" in lines[0]
     assert lines[1].startswith("  4 answers to each of 4 prompts; of the groups trained on ")
+    x.update(reward_before_standard_error=0.25, gain_standard_error=0.5, reward_standard_error=[None])
+    (first, _) = one_checkpoint.describe_rl([record]).splitlines()
+    assert f"R before {x['reward_before']:.4f} ± 0.2500  after 1: {x['reward_after'][0]:.4f}  mean gain" in first
+    assert first.endswith(" ± 0.5000")
+
+
+def test_the_table_is_that_of_the_committed_run() -> None:
+    found = json.loads((DOCS / "results" / "sampled_pairs.json").read_text(encoding="utf-8"))
+    assert found["command"] in PAGE
+    for m in found["measures"]:
+        one, two = (r for r in found["rl"] if r["step"] == m["step"])
+        cells = [str(m["step"]), _cell(one["reward_before"], one["reward_before_standard_error"])]
+        cells += [_cell(r["reward_after"][1], r["reward_standard_error"][1]) for r in (one, two)]
+        cells += [f"{one['dead_groups'][1]:.0%}", "undefined"]
+        if m["signal"]["value"] is not None:
+            cells[-1] = f"{m['signal']['value']:.2g} ± {m['signal']['standard_error']:.1g}"
+        assert f"| {' | '.join(cells)} |\n" in PAGE
+
+
+def _cell(value: float, error: float | None) -> str:
+    return f"{value:.3f}" + ("" if error is None else f" ± {error:.3f}")

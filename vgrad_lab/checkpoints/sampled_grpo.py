@@ -89,9 +89,10 @@ def train(checkpoint: Checkpoint, task: SampledTask, settings: GrpoSettings, *, 
     """Run GRPO from a checkpoint (whose model is changed in place) and evaluate it at every budget.
 
     seed: of the prompts drawn and the answers sampled; every evaluation takes the same random numbers, so that before
-    and after differ by the model alone. Standard errors are over evaluation prompts. Raises UserError when there are
-    fewer than two of these, or logits or gradients become non-finite. Returns the keys of `grpo.train` (None for what
-    sampled answers leave undefined) and those named here: errors, dead groups, lengths, how it was evaluated.
+    and after differ by the model alone. Standard errors are over evaluation prompts, None where these do not differ.
+    Raises UserError when there are fewer than two of these, or logits or gradients become non-finite. Returns the keys
+    of `grpo.train` (None for what sampled answers leave undefined) and those named here: errors, dead groups, lengths,
+    how it was evaluated.
     """
     given = cast(SampledSettings, settings_for(task, settings))
     with running(checkpoint.model, given.precision):
@@ -199,5 +200,6 @@ def _result(settings: SampledSettings, curve: dict[int, Evaluation], dead: list[
     }
 
 
-def _error(x: Float[ndarray, " Q"]) -> float:
-    return float(mean_with_standard_error(x)[1])
+def _error(x: Float[ndarray, " Q"]) -> float | None:
+    """Standard error of the mean over prompts; None where none differs, for what was not seen has no estimate."""
+    return float(mean_with_standard_error(x)[1]) if np.ptp(x) > 0 else None
