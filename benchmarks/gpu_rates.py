@@ -77,10 +77,14 @@ def repeated(device: str, call: Callable[[], Any], *, repeats: int = 10, warm: i
 
 
 def against_floor(row: dict[str, Any], work: Work, rates: dict[str, Any]) -> dict[str, Any]:
-    """The row with its counted work, the floor at the measured rates, and how often the floor fits into the time."""
+    """The row with its counted work, the floor at the measured rates, how often it fits into the time, and shares."""
     floor = floor_seconds(work, flops=rates["matrix_bfloat16"], bandwidth=rates["copy"], disk=rates["disk_read"])
     counted = {"flops": work.flops, "bytes": work.bytes, "disk_bytes": work.disk, "floor_seconds": floor}
-    return {**row, **counted, "gap": row["seconds"] / floor if floor > 0 else None}
+    shares = {
+        "share_of_matrix_rate": work.flops / row["seconds"] / rates["matrix_bfloat16"],
+        "share_of_copy_bandwidth": work.bytes / row["seconds"] / rates["copy"],
+    }
+    return {**row, **counted, **shares, "gap": row["seconds"] / floor if floor > 0 else None}
 
 
 def guarded(device: str, call: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -130,6 +130,8 @@ def test_rungs_are_counted_against_their_floors(result: Json) -> None:
             floor = max(row["flops"] / rates["matrix_bfloat16"], row["bytes"] / rates["copy"])
             assert row["floor_seconds"] == pytest.approx(floor, rel=ALGEBRA)
             assert row["gap"] == pytest.approx(row["seconds"] / floor, rel=ALGEBRA)
+            best = max(row["share_of_matrix_rate"], row["share_of_copy_bandwidth"])
+            assert best == pytest.approx(1 / row["gap"], rel=ALGEBRA), "the floor is the larger share"
             assert row["tokens_per_second"] == pytest.approx(row["tokens"] / row["seconds"], rel=ALGEBRA)
         assert 0.1 < rung["measure"]["reward"] < 0.9, "labels are likely, so that updates are real"
         assert rung["grpo"]["reward"] != rung["measure"]["reward"]

@@ -59,6 +59,10 @@ STAGES = {
     "read": "reading the files", "load": "loading to the card", "measure": "measure", "forecast": "forecast",
     "grpo": "GRPO, float32", "grpo bfloat16": "GRPO, bfloat16 products",
 }  # fmt: skip
+COLUMNS = {
+    "seconds": "seconds", "floor_seconds": "floor, s", "gap": "gap", "share_of_matrix_rate": "of the bf16 rate",
+    "share_of_copy_bandwidth": "of the copy bandwidth", "tokens_per_second": "tokens/s",
+}  # fmt: skip
 ONE_RUNG, SHARE, TWENTY, WHOLE = 15.0, 0.4, 8 * 60.0, 25 * 60.0
 """Aims: seconds of a rung beyond reading, share of the matrix rate, seconds of twenty rungs, of the benchmark."""
 FIRST = "The first rung builds the model, the others are loaded into it; a rung's numbers are medians over {n} rungs."
@@ -132,13 +136,13 @@ def _rungs(result: Json) -> list[str]:
         found = [r[key] for r in rungs if key in r and "error" not in r[key]]
         wrong = [r[key]["error"] for r in rungs if key in r and "error" in r[key]]
         if not found:
-            rows.append([title, *["–"] * 5, wrong[0] if wrong else "not reached"])
+            rows.append([title, *["–"] * 7, wrong[0] if wrong else "not reached"])
             continue
-        cells = [short(_median(found, name)) for name in ("seconds", "floor_seconds", "gap", "tokens_per_second")]
+        cells = [short(_median(found, name)) for name in COLUMNS]
         peak = _median(found, "peak_memory")
         memory = "–" if peak is None else f"{peak / 1e9:.1f}"
         rows.append([title, *cells, memory, wrong[0] if wrong else ""])
-    head = ("stage", "seconds", "floor, s", "gap", "tokens/s", "peak memory, GB", "error")
+    head = ("stage", *COLUMNS.values(), "peak memory, GB", "error")
     note = FIRST.format(n=len(rungs))
     lines = ["### One rung of OLMo-2 1B", "", *table(head, rows), "", note, ""]
     return lines + _aims(rungs)
