@@ -15,6 +15,7 @@ from tests import tiny_models
 from tests.checkpoints.taught import TASK
 from vgrad_lab.checkpoints import grpo, memory, probe
 from vgrad_lab.checkpoints.errors import UserError
+from vgrad_lab.checkpoints.plan import gigabytes
 from vgrad_lab.checkpoints.precision import recomputing, running
 from vgrad_lab.checkpoints.tasks import draw_prompts, encode_prompts
 
@@ -178,3 +179,22 @@ def test_peaks_of_each_stage() -> None:
     assert 0.9 < seen["measure"] < 1.6
     assert 2.9 < seen["rl"] < 3.4
     assert 9 < seen["forecast"] + 1 < memory.FORECAST_COPIES
+
+
+def test_the_page_states_these_numbers() -> None:
+    """The table of docs/real_ladders.md, line by line."""
+    text = (Path(__file__).parents[2] / "docs" / "real_ladders.md").read_text(encoding="utf-8")
+    adamw, sgd = grpo.default_settings("adamw"), grpo.default_settings("sgd")
+    lines = {
+        "AdamW": adamw,
+        "AdamW, `--dtype bfloat16`": dataclasses.replace(adamw, precision="bfloat16"),
+        "AdamW, `--recompute`": dataclasses.replace(adamw, recompute=True),
+        "AdamW, `--recompute --states host`": dataclasses.replace(adamw, recompute=True, states="host"),
+        "SGD, `--recompute`": dataclasses.replace(sgd, recompute=True),
+    }
+    for name, settings in lines.items():
+        found = [memory.memory_needed(config, settings) for config in (ONE, SEVEN)]
+        cells = [gigabytes(size) for one in found for size in (one.device, one.host)]
+        assert f"| {name} | {' | '.join(cells)} |" in text
+    needed = [memory.forecast_needed(config) for config in (ONE, SEVEN)]
+    assert f"| a forecast | {gigabytes(needed[0])} | 11.9 GB | {gigabytes(needed[1])} | 58.4 GB |" in text

@@ -1,11 +1,13 @@
 """What a protocol needs of a device, from config.json alone: nothing is loaded, shapes are counted without values."""
 
+import json
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from vgrad_lab.checkpoints.errors import UserError
 from vgrad_lab.checkpoints.grpo import GrpoSettings
@@ -59,7 +61,7 @@ class Memory:
 
 
 def memory_needed(config: Any, settings: GrpoSettings, *, length: int = 64) -> Memory:
-    """Bytes that RL from a checkpoint needs under a protocol; measuring needs less, a forecast more (`forecast_needed`).
+    """Bytes that RL from a checkpoint needs under a protocol; measuring needs less, a forecast more than that.
 
     Tensors only: an allocator takes about a tenth more (`SLACK`). With `recompute` one layer's activations come on top
     while it is computed again.
@@ -69,8 +71,7 @@ def memory_needed(config: Any, settings: GrpoSettings, *, length: int = 64) -> M
         settings: optimiser, prompts, micro-batch, precision, recompute, states, KL.
         length: tokens of the longest prompt.
     """
-    with torch.device("meta"), quiet():
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    model = _skeleton(config.to_json_string())
     weights = 4 * sum(p.numel() for p in model.parameters())
     adam, host = settings.optimizer == "adamw", settings.states == "host"
     moments = 2 * weights if adam else 0
@@ -125,6 +126,15 @@ def _rounded(model: Any) -> int:
     """Bytes of the backbone's matrices in bfloat16: no embedding, no head."""
     ends = {id(model.get_input_embeddings().weight), id(model.get_output_embeddings().weight)}
     return 2 * sum(p.numel() for p in model.parameters() if p.ndim == 2 and id(p) not in ends)
+
+
+@lru_cache(maxsize=4)
+def _skeleton(config: str) -> Any:
+    """A model of this configuration (as JSON) without values."""
+    given = json.loads(config)
+    with torch.device("meta"), quiet():
+        made = AutoConfig.for_model(given.pop("model_type"), **given)
+        return AutoModelForCausalLM.from_config(made, dtype=torch.float32).eval()
 
 
 def _activations(model: Any, settings: GrpoSettings, prompts: int, length: int) -> int:
