@@ -8,13 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from numpy import ndarray
 
 from vgrad_lab.checkpoints import group_rewards
 from vgrad_lab.checkpoints.errors import UserError
-from vgrad_lab.checkpoints.generation import Rollouts, sample
+from vgrad_lab.checkpoints.generation import Rollouts, check_mismatch, sample
 from vgrad_lab.checkpoints.group_costates import Place, checked_layout, place_of, score_products
 from vgrad_lab.checkpoints.group_estimate import Estimate, over_prompts, product_of_means, undefined
 from vgrad_lab.checkpoints.group_headroom import headroom_between, headroom_within, within_per_prompt
@@ -28,10 +27,6 @@ LEAST = 8
 """Fewest answers to a prompt unless the caller says how many: so many that H_1 is defined."""
 PLACES = (Place("head_input", "last"), Place(0, "prompt"))
 """The state of the one-token measures, which sees the first answer token, and the one that sees all of the answer."""
-MISMATCH = 0.01
-"""Largest mean difference, nats, of a token's log-probability while sampling and while differentiating."""
-MISMATCH_BELOW_FLOAT32 = 0.25
-"""The same with weights or products in bfloat16."""
 
 
 def measure_sampled(
@@ -63,8 +58,9 @@ def measure_sampled(
             rng=np.random.default_rng([EVALUATION_SEED, 3, seed]),
             micro_batch=settings.micro_batch,
         )
-        products = score_products(checkpoint.model, rollouts, places, micro_batch=settings.micro_batch)
-    _check_mismatch(checkpoint.model, products.mismatch, settings.precision)
+        needed = contributing(rollouts.reward)  # the others add exactly 0, whatever their scores
+        products = score_products(checkpoint.model, rollouts, places, needed=needed, micro_batch=settings.micro_batch)
+    check_mismatch(checkpoint.model, products.mismatch, settings.precision)
     try:
         at = {name: place_measures(rollouts.reward, gram, settings.alpha, rule) for name, gram in products.gram.items()}
     except ValueError as error:
@@ -76,7 +72,7 @@ def measure_sampled(
         "place": places[0].name,
         "places": at_places,
         **_conditions(checkpoint.model, rollouts, settings),
-        "policy_mismatch": products.mismatch,
+        "policy_mismatch": products.mismatch if needed.any() else None,
     }
 
 
@@ -106,17 +102,6 @@ def _conditions(model: Any, rollouts: Rollouts, settings: MeasureSettings) -> di
         "parameters": sum(x.numel() for x in model.parameters()),
     }
     return found if settings.precision == "float32" else {**found, "precision": settings.precision}
-
-
-def _check_mismatch(model: Any, mismatch: float, precision: str) -> None:
-    wide = precision == "float32" and model.dtype in (torch.float32, torch.float64)
-    allowed = MISMATCH if wide else MISMATCH_BELOW_FLOAT32
-    if not mismatch <= allowed:
-        raise UserError(
-            f"the answers' log-probabilities differ by {mismatch:.2g} nats a token between sampling and the pass that "
-            f"is differentiated (allowed: {allowed:g}); {type(model).__name__} reads a cached or padded prompt "
-            "differently, or is not finite"
-        )
 
 
 def reward_measures(rollouts: Rollouts, alpha: float, rule: GroupRule) -> dict[str, Estimate]:
