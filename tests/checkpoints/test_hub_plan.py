@@ -109,6 +109,11 @@ def test_numbers_that_make_no_plan(rate: float, compute: float) -> None:
         make_plan(inventories([5]), rate=rate, compute=compute)
 
 
+def test_a_plan_of_nothing_is_refused() -> None:
+    with pytest.raises(UserError, match="no rung to plan for; choose at least one"):
+        make_plan(())
+
+
 def test_numbers_as_people_read_them() -> None:
     assert [gigabytes(n) for n in (0, 999, 1000, 5_939_687_552, 118_793_751_040)] == [
         "0 B", "999 B", "1.0 kB", "5.9 GB", "118.8 GB",

@@ -57,15 +57,17 @@ def make_plan(inventories: Iterable[Inventory], *, rate: float = 100e6, compute:
         compute: seconds of work per rung.
 
     Raises:
-        UserError: the rate is not a positive number or `compute` a negative one.
+        UserError: no rung, a rate that is no positive number, or a negative `compute`.
     """
     if not 0 < rate < float("inf"):
         raise UserError(f"rate is {rate:g} bytes per second; give a positive number")
     if not 0 <= compute < float("inf"):
         raise UserError(f"compute is {compute:g} seconds; give a number that is not negative")
     rungs = tuple(_planned(one) for one in inventories)
+    if not rungs:
+        raise UserError("there is no rung to plan for; choose at least one, see `vgrad ladder list`")
     sizes = [rung.total for rung in rungs]
-    peak = max((a + b for a, b in zip(sizes, [*sizes[1:], 0], strict=True)), default=0)
+    peak = max((a + b for a, b in zip(sizes, [*sizes[1:], 0], strict=True))
     return Plan(
         rungs=rungs,
         weight_bytes=sum(rung.weight_bytes for rung in rungs),
