@@ -67,7 +67,7 @@ def make_plan(inventories: Iterable[Inventory], *, rate: float = 100e6, compute:
     if not rungs:
         raise UserError("there is no rung to plan for; choose at least one, see `vgrad ladder list`")
     sizes = [rung.total for rung in rungs]
-    peak = max((a + b for a, b in zip(sizes, [*sizes[1:], 0], strict=True))
+    peak = max(a + b for a, b in zip(sizes, [*sizes[1:], 0], strict=True))
     return Plan(
         rungs=rungs,
         weight_bytes=sum(rung.weight_bytes for rung in rungs),
