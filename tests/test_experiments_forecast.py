@@ -20,7 +20,7 @@ from vgrad_lab.checkpoints.grpo import GrpoSettings, default_settings, grpo_loss
 from vgrad_lab.checkpoints.ladders import list_rungs
 from vgrad_lab.checkpoints.loading import load_checkpoint
 from vgrad_lab.checkpoints.report.predictors import PREDICTORS
-from vgrad_lab.checkpoints.report.scores import partial_rank
+from vgrad_lab.checkpoints.report.scores import partial_rank, r_squared
 from vgrad_lab.checkpoints.store import lines
 from vgrad_lab.checkpoints.tasks import LabelCopy
 from vgrad_lab.experiments import forecast_control, forecast_rivals, forecast_scores
@@ -53,7 +53,7 @@ def record(ladder: str, step: int, *, setting: str = "adamw", noise: float = 0.0
     result = {
         "measured": measured, "budgets": list(rl.budgets), "reward_before": before,
         "reward_after": [x.tolist() for x in runs], "forecast": curve.tolist(), "lower": low[1:].tolist(),
-        "upper": high[1:].tolist(), "noise_factor": [float(rng.uniform(0.5, 0.9))], "turns": [0],
+        "upper": high[1:].tolist(), "noise_factor": [float(rng.uniform(0.5, 0.9))], "turns": [0], "rehearsed": False,
         "cost": {"forward": 1, "backward": 1},
     }  # fmt: skip
     return {
@@ -198,7 +198,8 @@ def test_every_predictor_is_in_the_table() -> None:
     rows = study("seed7", "seed8")
     table = summarise(rows, command="c")["predictors"]["sgd"]
     names = [r["predictor"] for r in table]
-    assert names == [*PREDICTORS, forecast_rivals.MEAN_FIELD, forecast_rivals.RAY, forecast_rivals.PROBE]
+    rivals = forecast_rivals
+    assert names == [*PREDICTORS, rivals.MEAN_FIELD, rivals.RAY, rivals.PROBE, rivals.RUN]
     by = {r["predictor"]: r for r in table}
     for name in PREDICTORS:
         assert by[name]["spearman"]["value"] is not None
@@ -246,6 +247,11 @@ def test_the_probe_never_sees_its_own_seed() -> None:
     assert own > np.mean(each) + 0.1, "the test would see a probe that is judged on itself"
     one = cells([record("seed7", i, seeds=1) for i in range(1, 6)])[0]
     assert np.isnan(forecast_rivals.probe(one)["spearman"])
+    whole = forecast_rivals.probe(c, whole=True)
+    pair = [r_squared(c.after[:, s].mean(1) - c.before, c.after[:, 1 - s].mean(1) - c.before) for s in (0, 1)]
+    assert c.after.shape[1] == 2
+    assert whole["r_squared"] == pytest.approx(np.mean(pair))
+    assert np.isnan(forecast_rivals.probe(c)["r_squared"]), "ten updates name no mean gain"
     assert np.isnan(forecast_rivals.probe(cells(study("seed7", settings=("budget 60",)))[0])["regret"])
 
 
@@ -305,6 +311,8 @@ def test_a_real_unit_can_be_scored(tmp_path: Path) -> None:
     rungs = list_rungs(tmp_path / "seed7" / "ladder")
     made = [run_unit("seed7", rung, Setting("adamw", rl), (0, 1)) for rung in rungs]
     assert [r["error"] for r in made] == [None, None]
+    again = [run_unit("seed7", rung, Setting("adamw", rl), (0, 1), r) for rung, r in zip(rungs, made, strict=True)]
+    assert again == made, "forecast anew, the runs kept"
     short = [compact(r) for r in made]
     json.dumps(short, allow_nan=False)
     for long, kept in zip(cells(made), cells(short), strict=True):
@@ -313,7 +321,7 @@ def test_a_real_unit_can_be_scored(tmp_path: Path) -> None:
         np.testing.assert_allclose(long.lower, recorded, rtol=1e-5)
     measured = [r["result"]["measured"] for r in made]
     assert all(key in m and m[key] is not None for m in measured for key in MEASURES)
-    assert len(forecast_rivals.rivals(cells(short), across)) == len(PREDICTORS) + 3
+    assert len(forecast_rivals.rivals(cells(short), across)) == len(PREDICTORS) + 4
 
 
 def test_compact_records_give_the_same_scores(tmp_path: Path) -> None:
@@ -454,10 +462,11 @@ def test_the_ledger_and_readme_say_what_was_measured() -> None:
     result = json.loads((ROOT / "docs" / "results" / "forecast.json").read_text(encoding="utf-8"))
     rows = {r["setting"]: r for r in result["settings"] if r["split"] == "held out"}
     assert [len(rows[n]["ladders"]) for n in ("adamw", "sgd")] == [8, 8]
-    said = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split()), LEDGER["S26.ray"].note
-    for name in ("adamw", "sgd"):
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    for name, entry in (("adamw", "S26.ray"), ("sgd", "S26.rehearsal")):
         r = rows[name]["r_squared"]
         number = f"{r['value']:.3f} [{r['low']:.3f}, {r['high']:.3f}]"
-        assert all(number in text for text in said), f"{name}: R² is {number}"
+        assert number in readme, f"{name}: R² is {number}"
+        assert number in LEDGER[entry].note, f"{name}: R² is {number}"
     assert result["widths"] == WIDTH
     assert not result["failed"]

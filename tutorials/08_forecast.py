@@ -13,7 +13,7 @@
 # %% [markdown]
 # # 08 · The forecast: what will RL gain?
 #
-# Before an RL run starts, its whole curve of mean reward can be computed from the checkpoint: no update is made, nothing is
+# Before an RL run starts, its whole curve of mean reward can be computed from the checkpoint, and nothing is
 # fitted. Here you build that forecast, from one coin to a small ladder of checkpoints, and check it against real runs. On
 # language models the same three steps are `vgrad forecast PATH`; how well that works is in `docs/forecast.md`.
 # Time: about 30 minutes. Ids such as **S26.ray** are entries of the project's ledger.
@@ -42,11 +42,11 @@ GROUP = 8
 
 # %%
 def coin_ray(p0, rate, reach):
-    """Reward, κ and share of mixed groups at a few points of the coin's ray; x counts updates of the first speed."""
+    """The coin's ray at a few points, and κ there; x counts updates of the first speed."""
     step = rate * grpo_scale(np.array([p0]), GROUP)[0] * p0 * (1 - p0)
     x = np.concatenate([[0.0], np.geomspace(reach / 100, reach, 12)])
     p = expit(logit(np.array(p0)) + step * x)
-    return Ray(x, p, grpo_scale(p, GROUP), 1 - p**GROUP - (1 - p) ** GROUP, step * p0 * (1 - p0))
+    return Ray(x, p, step * p0 * (1 - p0)), grpo_scale(p, GROUP)
 
 
 def coin_run(p0, rate, updates, rng, prompts=16):
@@ -63,8 +63,8 @@ def coin_run(p0, rate, updates, rng, prompts=16):
 
 
 def forecast_coin(p0, rate, updates):
-    ray = coin_ray(p0, rate, reach=6.0 * updates)
-    return np.array([along(ray)(x) for x in travel(speed(ray), updates)])
+    ray, scale = coin_ray(p0, rate, reach=6.0 * updates)
+    return np.array([along(ray)(x) for x in travel(speed(ray, scale), updates)])
 
 
 def coin_picture(axis, p0, rate):
@@ -261,6 +261,38 @@ for i in (0, 4, 10):
 # About a half here, and another number at every rung: noise leaves 0.7 of a full step, the rest is the bend of the logit
 # along the ray. The forecast needs no such constant, because it reads both off the checkpoint.
 #
+# **Without Adam it is simpler.** The noise of a plain gradient step moves the mean reward in second order of the rate only
+# (**S26.rehearsal**). So take the steps themselves, with the exact expected gradient, and nothing needs to be sampled:
+
+
+# %%
+def rehearsal(w, world, rate, updates):
+    """Mean reward after 0 … updates along the expected gradient, measured anew at every update."""
+    w, curve = w.copy(), [success(w, world).mean()]
+    for _ in range(updates):
+        w += rate * expected_gradient(w, world)
+        curve.append(success(w, world).mean())
+    return np.array(curve)
+
+
+def plain_run(w, world, rate, updates, seed):
+    """The same with sampled gradients: plain GRPO steps."""
+    rng, w = np.random.default_rng(seed), w.copy()
+    curve = [success(w, world).mean()]
+    for _ in range(updates):
+        w += rate * sampled_gradient(w, world, rng)
+        curve.append(success(w, world).mean())
+    return np.array(curve)
+
+
+for i in (0, 4, 10):
+    runs = np.array([plain_run(rungs[i], world, 3.0, UPDATES, seed) for seed in range(20)])
+    gain, off = runs.mean(0)[-1] - runs[0, 0], np.abs(rehearsal(rungs[i], world, 3.0, UPDATES) - runs.mean(0)).mean()
+    print(
+        f"rung {i:2}: gain {gain:.3f}, mean error of the rehearsed curve {off:.4f}, one run's spread {runs[:, -1].std():.3f}"
+    )
+
+# %% [markdown]
 # ## 5 · A band that keeps its word
 # How wrong may a forecast be? Measure it on ladders that you keep for this: the band's half-width in the logit is
 # *width* × (0.05 + change of the logit), and *width* is the 90 % quantile of the errors in these units (split conformal).
@@ -361,5 +393,6 @@ hint("08.2")
 # ## What to remember
 # * GRPO's expected update is known at a checkpoint. Adam turns it into a sign damped by noise.
 # * Forward passes along the ray replace every higher derivative; where the gradient turns, measure again.
+# * Plain gradient steps forget their noise to first order: rehearse them with exact gradients. Adam's steps are made of it.
 # * The old factor of 0.6 is noise times curvature, and differs from checkpoint to checkpoint.
 # * A band is worth what it covers on ladders that chose nothing.

@@ -120,7 +120,7 @@ def test_every_family_is_forecast(family: str) -> None:
     assert len(f.reward) == 9
     assert f.reward[-1] > f.reward[0]
     assert np.all((f.lower <= f.reward)[1:] & (f.reward <= f.upper)[1:])
-    assert f.backward == 3 * len(f.turns) * CHEAP.prompts
+    assert f.backward == 3 * len(f.turns) * CHEAP.prompts + (8 * ADAMW.prompts if f.rehearsed else 0)
 
 
 def test_schedules_are_those_of_transformers() -> None:
@@ -267,10 +267,10 @@ def test_few_prompts_stand_for_all(size: int) -> None:
     settings = dataclasses.replace(CHEAP, evaluation_prompts=256, ray_prompts=size)
     whole = scene(checkpoint, ADAMW, settings)
     n = len(whole.evaluation.last)
-    whole = dataclasses.replace(whole, start=torch.arange(n)[:, None])
+    whole = dataclasses.replace(whole, evaluation=dataclasses.replace(whole.evaluation, template=np.arange(n)))
     success = np.random.default_rng(size).random(n) ** 3
     few = thinned(whole, success)
-    kept = few.start[:, 0].numpy() if few.start is not None else np.zeros(0, int)
+    kept = few.evaluation.template
     assert len(few.evaluation.last) == len(set(kept)) <= size
     np.testing.assert_array_equal(few.evaluation.tokens, whole.evaluation.tokens[kept])
     np.testing.assert_array_equal(few.evaluation.target, whole.evaluation.target[kept])
@@ -281,16 +281,28 @@ def test_few_prompts_stand_for_all(size: int) -> None:
     assert thinned(same, success) is same
 
 
-def test_cost_counts_each_prompt_that_passed(monkeypatch: pytest.MonkeyPatch) -> None:
-    checkpoint, seen, plain = tiny(), [], module.look
-    for place in (module, expected_update):
-        monkeypatch.setattr(place, "look", lambda s: seen.append(len(s.evaluation.last)) or plain(s))
-    f = forecast(checkpoint, TASK, ADAMW, dataclasses.replace(CHEAP, ray_prompts=5))
-    assert f.forward == sum(seen) + f.backward // 3
-    assert set(seen[1:]) == {5}
+@pytest.mark.parametrize("changes", [{}, {"kl": 0.1}, {"learning_rate": 1.0}], ids=["plain", "kl", "overshoots"])
+@pytest.mark.parametrize("rl", [ADAMW, SGD], ids=["adamw", "sgd"])
+def test_cost_counts_each_prompt_that_passed(
+    rl: grpo.GrpoSettings, changes: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forward: prompts through the backbone, the check's own aside. Backward: as many as had a gradient taken."""
+    checkpoint, seen = tiny(), []
+    hook = checkpoint.model.base_model.register_forward_hook(lambda _m, _a, k, _o: seen.append(k), with_kwargs=True)
+    monkeypatch.setattr(module, "check_answer_logits", lambda *_: None)
+    rl = dataclasses.replace(rl, **changes)
+    f = forecast(checkpoint, TASK, rl, dataclasses.replace(CHEAP, ray_prompts=5))
+    hook.remove()
+    assert f.forward == sum(len(k["input_ids"]) for k in seen), "the copy for the KL penalty has the hook too"
+    assert f.rehearsed == (rl.optimizer == "sgd" or rl.kl > 0 or f.overshoots)
+    assert f.overshoots == (rl.optimizer == "adamw" and rl.learning_rate == 1.0)
+    rehearsed = 8 * (16 if rl.optimizer == "adamw" else 8) if f.rehearsed else 0
+    assert f.backward == 3 * len(f.turns) * CHEAP.prompts + rehearsed
 
 
-@pytest.mark.parametrize("bad", [{"ray_prompts": 0}, {"evaluation_prompts": 0}, {"points": 0}, {"turn": 0.0}])
+@pytest.mark.parametrize(
+    "bad", [{"ray_prompts": 0}, {"rehearsed_prompts": 0}, {"evaluation_prompts": 0}, {"points": 0}, {"turn": 0.0}]
+)
 def test_a_forecast_without_prompts_is_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="give positive numbers"):
         ForecastSettings(**bad)

@@ -163,3 +163,17 @@ def test_command(tmp_path: Path, path: str, capsys: pytest.CaptureFixture[str]) 
 def test_bad_options(tmp_path: Path, options: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         unchecked(forecast)(tmp_path, **options)
+
+
+def test_a_forecast_takes_label_tasks_from_a_file_and_refuses_sampled_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_models.save(tmp_path / "step1")
+    (tmp_path / "labels.yaml").write_text("labels: [B, C]\n")
+    options = {"task": tmp_path / "labels.yaml", "budget": [1], "passes": 1, "prompts": 16, "quiet": True}
+    forecast(tmp_path / "step1", **options)  # type: ignore[arg-type]
+    assert "90 % band" in capsys.readouterr().out
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "one:", "answer": "1"}\n{"prompt": "two:", "answer": "2"}\n')
+    (tmp_path / "sampled.yaml").write_text("kind: sampled\nprompts: prompts.jsonl\nheld_out: 0\n")
+    with pytest.raises(UserError, match="exact chance of success"):
+        forecast(tmp_path / "step1", **{**options, "task": tmp_path / "sampled.yaml"})  # type: ignore[arg-type]

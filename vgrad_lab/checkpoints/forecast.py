@@ -1,8 +1,9 @@
-"""Forecast the whole RL curve of a checkpoint from a few backward passes and no update.
+"""Forecast the whole RL curve of a checkpoint from a few backward passes.
 
-Each pass measures the expected update and its noise on fresh prompts, then the reward along the ray that it points to,
-by forward passes on other prompts. Travel along the ray gives the curve; after a while the gradient is measured again
-where the ray has led. The weights are put back exactly. Theory: ``vgrad_lab.ray``, ledger S26.ray.
+AdamW: each pass measures the expected update and its noise on fresh prompts, then the reward along the ray that it
+points to, by forward passes on other prompts; after a while the gradient is measured again where the ray has led. Plain
+gradient steps are rehearsed with exact gradients of a few prompts, as is AdamW where a ray overshoots. The weights are
+put back exactly. Theory: ``vgrad_lab.ray``, ledger S26.ray and S26.rehearsal.
 """
 
 from dataclasses import dataclass, replace
@@ -14,25 +15,30 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from vgrad_lab.checkpoints.errors import UserError
-from vgrad_lab.checkpoints.expected_update import explore, first_step, moments, noise_factor
+from vgrad_lab.checkpoints.expected_update import adam_direction, explore, moments, noise_factor
 from vgrad_lab.checkpoints.grpo import GrpoSettings, learning_rates
 from vgrad_lab.checkpoints.loading import Checkpoint
 from vgrad_lab.checkpoints.probe import check_answer_logits, evaluation_prompts
-from vgrad_lab.checkpoints.scene import ForecastSettings, Scene, Weights, kept, look, move, start_logits, thinned
+from vgrad_lab.checkpoints.rehearsal import looks_after, prompts_per_update, rehearse
+from vgrad_lab.checkpoints.scene import ForecastSettings, Scene, Weights, kept, look, move, thinned
 from vgrad_lab.checkpoints.tasks import LabelCopy, PromptBatch, draw_prompts, encode_prompts
 from vgrad_lab.ray import Ray, along, band, expit, logit, overshoots
 
-WIDTH: dict[str, float] = {"adamw": 0.11, "sgd": 0.146}
+WIDTH: dict[str, float] = {"adamw": 0.11, "sgd": 0.09}
 """Conformal width of the 90 % band of ``ray.band``, from the calibration ladders (tools/calibrate.py)."""
+
+FEW = 3
+"""Updates in which a ray's logit must not move by ``turn``; chosen on the calibration ladders (docs/log.md)."""
 
 
 @dataclass(frozen=True)
 class Forecast:
     """Expected reward after 0 … updates, with a band; what it was made of, and what it cost.
 
-    turns: updates at which the gradient was measured. noise_factor: Adam's share of a full sign step, ⟨μ, d⟩/‖μ‖₁, at
-    each of them (1 for sgd). overshoots: the reward falls along a ray, the forecast is too low (``ray.overshoots``).
-    forward, backward: prompts pushed through the model either way.
+    turns: updates at which the gradient was measured for a ray. noise_factor: Adam's share of a full sign step,
+    ⟨μ, d⟩/‖μ‖₁, at each of them. overshoots: steps are too large for a ray: the reward falls along it
+    (``ray.overshoots``), or its logit moves by ``turn`` within 3 updates. rehearsed: the curve is that of a rehearsal,
+    not of rays. forward, backward: prompts pushed through the model either way.
     """
 
     reward: Float[ndarray, " K"]
@@ -41,6 +47,7 @@ class Forecast:
     turns: tuple[int, ...]
     noise_factor: tuple[float, ...]
     overshoots: bool
+    rehearsed: bool
     forward: int
     backward: int
 
@@ -79,45 +86,75 @@ def forecast(
     protocol's last budget. schedule: learning rate of each update over the protocol's, instead of the protocol's own.
     The model is changed while this runs and restored exactly. Raises UserError for a checkpoint that cannot be trained
     (gradient or reward not finite, nothing to train, half precision), ValueError for a wrong number of updates.
-    Ledger: S26.ray.
+    Ledger: S26.ray, S26.rehearsal.
     """
     settings = ForecastSettings() if settings is None else settings
-    total = len(rate := rates(rl, updates, schedule))
+    rate = rates(rl, updates, schedule)
     model, parameters = checkpoint.model, trained(checkpoint.model)
+    evaluation = evaluation_prompts(checkpoint, task, settings.evaluation_prompts)
+    whole = Scene(model, parameters, evaluation, rl, settings, len(rate))
+    with kept(model, parameters):
+        check_answer_logits(model, evaluation)
+        success = look(whole)
+        s, start = thinned(whole, success), float(evaluation.weight @ success)
+        found = None if rl.optimizer == "sgd" or rl.kl > 0 else follow(checkpoint, task, s, rate, start)
+    if found is None or found.overshoots:
+        with kept(model, parameters):
+            found = rehearsal(checkpoint, task, s, rate, start, found)
+    lower, upper = band(found.reward, width=width_of(rl, settings))
+    return replace(found, lower=lower, upper=upper, forward=found.forward + len(evaluation.last))
+
+
+def follow(checkpoint: Checkpoint, task: LabelCopy, s: Scene, rate: Float[ndarray, " N"], start: float) -> Forecast:
+    """The curve from a reward along rays of Adam's expected updates, up to a ray that overshoots; without a band."""
+    settings, total = s.settings, len(rate)
+    curve, looks = [start], 0
     turns: list[int] = []
     factors: list[float] = []
     memory: Weights | None = None
     over = False
-    with kept(model, parameters):
-        evaluation = evaluation_prompts(checkpoint, task, settings.evaluation_prompts)
-        check_answer_logits(model, evaluation)
-        batches = [fresh_prompts(checkpoint, task, settings, i) for i in range(settings.passes)]
-        first, *starts = (start_logits(model, b, rl.micro_batch) if rl.kl > 0 else None for b in (evaluation, *batches))
-        s = Scene(model, parameters, evaluation, rl, settings, total, first)
-        curve, forward = [float(evaluation.weight @ (success := look(s)[0]))], 0
-        s = thinned(s, success)
-        while (done := len(curve) - 1) < total and len(turns) < settings.passes:
-            m = moments(s, batches[len(turns)], starts[len(turns)])
-            direction, memory = first_step(m, rl, memory, share=done / total)
-            ray, x, looks = explore(s, m, direction, memory, rate[done:])
-            stop = turn_at(ray, x, settings, total=total, done=done, turns=len(turns))
-            curve += continued(curve[-1], ray, x[1 : stop + 1])
-            move(s.parameters, direction, rl.learning_rate * x[stop])
-            over |= overshoots(ray)
-            turns.append(done)
-            factors.append(noise_factor(m, direction) if rl.optimizer == "adamw" else 1.0)
-            forward += looks
-    spent = prompts_spent(rl, settings, len(turns), whole=len(evaluation.last), looked=forward * len(s.evaluation.last))
-    bounds = band(np.array(curve), width=width_of(rl, settings))
-    return Forecast(np.array(curve), *bounds, tuple(turns), tuple(factors), over, *spent)
+    while (done := len(curve) - 1) < total and len(turns) < settings.passes and not over:
+        m = moments(s, fresh_prompts(checkpoint, task, settings, len(turns)))
+        direction, memory = adam_direction(m, memory, share=done / total)
+        x = np.concatenate([[0.0], np.cumsum(rate[done:])])
+        ray = explore(s, m, direction, max(float(x[-1]), 1.0))
+        stop = turn_at(ray, x, settings, total=total, done=done, turns=len(turns))
+        curve += continued(curve[-1], ray, x[1 : stop + 1])
+        move(s.parameters, direction, s.rl.learning_rate * x[stop])
+        over = overshoots(ray) or too_coarse(ray, x, settings)
+        turns.append(done)
+        factors.append(noise_factor(m, direction))
+        looks += len(ray.position)
+    drawn = len(turns) * (settings.prompts // settings.micro_batch) * settings.micro_batch
+    cost = {"forward": looks * len(s.evaluation.last) + drawn, "backward": 3 * drawn}
+    reward = np.array(curve)
+    return Forecast(reward, reward, reward, tuple(turns), tuple(factors), over, rehearsed=False, **cost)
 
 
-def prompts_spent(
-    rl: GrpoSettings, settings: ForecastSettings, turns: int, *, whole: int, looked: int
-) -> tuple[int, int]:
-    """Prompts pushed forward and backward: the evaluation set once, looks along the rays, those drawn at each turn."""
-    drawn, kl = turns * (settings.prompts // settings.micro_batch) * settings.micro_batch, rl.kl > 0
-    return (1 + kl) * whole + looked + drawn + kl * settings.passes * settings.prompts, (3 + kl) * drawn
+def rehearsal(
+    checkpoint: Checkpoint,
+    task: LabelCopy,
+    s: Scene,
+    rate: Float[ndarray, " N"],
+    start: float,
+    before: Forecast | None,
+) -> Forecast:
+    """The curve of a rehearsal from a reward, without a band; before: rays that overshot, whose cost counts too."""
+    drawn = prompts_per_update(s.rl, s.settings) * len(rate)
+    rng = np.random.default_rng([s.settings.seed, 3])
+    batch = encode_prompts(task, checkpoint.tokenizer, draw_prompts(task, drawn, rng=rng)) if drawn else s.evaluation
+    reward = shifted(rehearse(s, batch, rate), start)
+    before = before or Forecast(reward, reward, reward, (), (), overshoots=False, rehearsed=True, forward=0, backward=0)
+    looked = (1 + len(looks_after(len(rate)))) * len(s.evaluation.last)
+    forward = before.forward + looked + (2 if s.rl.kl > 0 else 1) * drawn
+    curve = {"reward": reward, "lower": reward, "upper": reward}
+    return replace(before, **curve, rehearsed=True, forward=forward, backward=before.backward + drawn)
+
+
+def shifted(curve: Float[ndarray, " K"], start: float) -> Float[ndarray, " K"]:
+    """The curve of a few prompts, its logit shifted so that it starts where all prompts do."""
+    z = logit(curve)
+    return expit(z - z[0] + logit(np.array(start)))
 
 
 def forecast_result(checkpoint: Checkpoint, task: LabelCopy, plan: ForecastPlan) -> dict[str, Any]:
@@ -138,6 +175,7 @@ def forecast_result(checkpoint: Checkpoint, task: LabelCopy, plan: ForecastPlan)
         "turns": list(f.turns),
         "noise_factor": list(f.noise_factor),
         "overshoots": f.overshoots,
+        "rehearsed": f.rehearsed,
         "prompts": {"forward": f.forward, "backward": f.backward, "rl_forward": updates, "rl_backward": updates},
     }
 
@@ -181,6 +219,14 @@ def continued(last: float, ray: Ray, positions: Float[ndarray, " K"]) -> list[fl
     reward = along(ray)
     level = logit(np.array([reward(x) for x in (0.0, *positions)]))
     return [float(r) for r in expit(level[1:] - level[0] + logit(np.array(last)))]
+
+
+def too_coarse(ray: Ray, x: Float[ndarray, " K"], settings: ForecastSettings) -> bool:
+    """Whether the logit moves by ``turn`` within a few updates, so that the gradient is never measured in time."""
+    if len(x) <= FEW + 1:
+        return False
+    rise = logit(np.array([along(ray)(x[FEW])])) - logit(ray.reward[:1])
+    return bool(np.abs(rise) >= settings.turn)
 
 
 def turn_at(ray: Ray, x: Float[ndarray, " K"], settings: ForecastSettings, *, total: int, done: int, turns: int) -> int:

@@ -12,7 +12,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from vgrad_lab.checkpoints.errors import UserError
-from vgrad_lab.checkpoints.grpo import GrpoSettings, divergence
+from vgrad_lab.checkpoints.grpo import GrpoSettings
 from vgrad_lab.checkpoints.probe import answer_logits, micro_batches, on_device
 from vgrad_lab.checkpoints.tasks import PromptBatch
 
@@ -26,8 +26,8 @@ class ForecastSettings:
 
     passes: gradient measurements. prompts: drawn per pass. micro_batch: prompts per gradient sample, for the noise.
     points: forward evaluations per ray. evaluation_prompts: drawn for the reward at the start. ray_prompts: how many of
-    them stand for all along the rays (``thinned``). turn: rise of the logit after which the
-    gradient is measured again. width: of the band, None for the calibrated one of the optimiser.
+    them stand for all on the way (``thinned``). turn: rise of the logit after which the gradient is measured again.
+    rehearsed_prompts: of each update that is rehearsed instead (sgd). width: of the band, None for the calibrated one.
     """
 
     passes: int = 3
@@ -37,13 +37,14 @@ class ForecastSettings:
     evaluation_prompts: int = 256
     ray_prompts: int = 30
     turn: float = 0.5
+    rehearsed_prompts: int = 8
     width: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.passes, self.points, self.evaluation_prompts, self.ray_prompts) < 1 or self.turn <= 0:
-            given = f"passes {self.passes}, points {self.points}, evaluation_prompts {self.evaluation_prompts}, "
-            given += f"ray_prompts {self.ray_prompts}, turn {self.turn}"
+        names = ("passes", "points", "evaluation_prompts", "ray_prompts", "rehearsed_prompts", "turn")
+        if min(getattr(self, name) for name in names) <= 0:
+            given = ", ".join(f"{name} {getattr(self, name)}" for name in names)
             raise UserError(f"{given}: give positive numbers")
         if self.micro_batch < 1 or self.prompts < 2 * self.micro_batch:
             raise UserError(
@@ -56,7 +57,7 @@ class ForecastSettings:
 class Scene:
     """What a forecast looks at: a model with its trained parameters, evaluation prompts, the protocol, the budget.
 
-    updates: of the whole run. start: logits of the evaluation prompts at the checkpoint, for the KL penalty only.
+    updates: of the whole run.
     """
 
     model: Any
@@ -65,7 +66,6 @@ class Scene:
     rl: GrpoSettings
     settings: ForecastSettings
     updates: int
-    start: Tensor | None = None
 
 
 @contextmanager
@@ -92,29 +92,18 @@ def move(parameters: Weights, direction: Weights, length: float) -> None:
             p.add_(d, alpha=length)
 
 
-def start_logits(model: Any, batch: PromptBatch, micro_batch: int) -> Float[Tensor, "Q V"]:
-    """Logits of every prompt at the present weights."""
-    with torch.no_grad():
-        parts = [answer_logits(model, *on_device(model, batch, rows)[:2]) for rows in micro_batches(batch, micro_batch)]
-    return torch.cat(parts)
-
-
-def look(s: Scene) -> tuple[Float[ndarray, " Q"], float]:
-    """p(y*|q) of every evaluation prompt over the full vocabulary, and β·KL from the start (0 without a penalty)."""
-    found, penalty = [], 0.0
+def look(s: Scene) -> Float[ndarray, " Q"]:
+    """p(y*|q) of every evaluation prompt over the full vocabulary."""
+    found = []
     with torch.no_grad():
         for rows in micro_batches(s.evaluation, s.rl.micro_batch):
             tokens, last, target = on_device(s.model, s.evaluation, rows)
-            logits = answer_logits(s.model, tokens, last)
-            p = torch.softmax(logits.double(), -1)
+            p = torch.softmax(answer_logits(s.model, tokens, last).double(), -1)
             found.append(p[torch.arange(len(target), device=p.device), target].cpu().numpy())
-            if s.start is not None:
-                kl = divergence(logits, s.start[rows]).double().cpu().numpy()
-                penalty += s.rl.kl * float(s.evaluation.weight[rows] @ kl)
     success = np.concatenate(found)
-    if not np.isfinite([*success, penalty]).all():
+    if not np.isfinite(success).all():
         raise UserError("the reward is not finite along the forecast; lower the learning rate or the number of updates")
-    return success.clip(0, 1), max(penalty, 0.0)
+    return success.clip(0, 1)
 
 
 def thinned(s: Scene, success: Float[ndarray, " Q"]) -> Scene:
@@ -133,4 +122,4 @@ def thinned(s: Scene, success: Float[ndarray, " Q"]) -> Scene:
     few = replace(
         whole, weight=weight, **{k: getattr(whole, k)[rows] for k in ("tokens", "last", "target", "template")}
     )
-    return replace(s, evaluation=few, start=None if s.start is None else s.start[rows])
+    return replace(s, evaluation=few)

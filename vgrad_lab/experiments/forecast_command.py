@@ -6,16 +6,16 @@ from typing import Annotated, Any
 
 import typer
 
+from vgrad_lab.checkpoints.errors import UserError
+from vgrad_lab.experiments.checkpoint_commands import TaskFile
 from vgrad_lab.experiments.command_line import Json, Quiet, as_json
 
-OVERSHOOTS = (
-    "warning: the reward falls along the ray: steps of this rate are large for the model, the forecast is too low; "
-    "lower the rate, or judge by a short run"
-)
+OVERSHOOTS = "steps of this rate are too large for a ray: rehearsed by a run with a seed of its own"
 
 
 def forecast(
     path: Annotated[Path, typer.Argument(help="A checkpoint folder, or a ladder (a folder of step<number> folders).")],
+    task: TaskFile = None,
     optimizer: Annotated[str, typer.Option(help="adamw or sgd.")] = "adamw",
     lr: Annotated[float | None, typer.Option(help="Learning rate; default 1e-4 (adamw), 1e-2 (sgd).")] = None,
     clip: Annotated[
@@ -36,7 +36,7 @@ def forecast(
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Forecast the GRPO reward curve with a 90 % band, without an RL step; rank a ladder's checkpoints by the gain.
+    """Forecast the GRPO reward curve with a 90 % band; rank a ladder's checkpoints by the gain.
 
     Examples: `vgrad forecast runs/embedded/ladder/step001000` · `vgrad forecast runs/embedded/ladder --out runs/next`
     """
@@ -58,8 +58,22 @@ def forecast(
         budgets=tuple(budget or default.budgets),
     )
     plan = plan_of(rl, ForecastSettings(passes=passes, prompts=prompts, seed=seed))
-    records = one_checkpoint.run(path, forecast=plan, out=out, progress=not (quiet or json_))
+    records = one_checkpoint.run(path, task=_labels(task), forecast=plan, out=out, progress=not (quiet or json_))
     _finish(records, out, json_)
+
+
+def _labels(file: Path | None) -> Any:
+    """The label-copying task of a file, or the default one. Raises UserError for sampled answers."""
+    from vgrad_lab.checkpoints.task_files import read_task
+    from vgrad_lab.checkpoints.tasks import LabelCopy
+
+    task = LabelCopy() if file is None else read_task(file)
+    if not isinstance(task, LabelCopy):
+        raise UserError(
+            f"{file} asks for sampled answers; a forecast needs the exact chance of success of each prompt, which only "
+            "one-token labels give. Judge by a short run: vgrad rl PATH --task FILE --budget 5"
+        )
+    return task
 
 
 def _finish(records: list[dict[str, Any]], out: Path | None, json_: bool) -> None:
@@ -96,8 +110,7 @@ def describe(records: list[dict[str, Any]]) -> str:
             band = f"{r.low:.4f} to {r.high:.4f}"
             lines.append(f"{r.name:<14}{r.before:>10.4f}{r.after:>14.4f}{band:>20}{r.gain:>+10.4f}")
     if rows:
-        if rows[0].record["result"]["optimizer"] == "adamw":
-            factors = [f for r in rows for f in r.record["result"]["noise_factor"]]
+        if factors := [f for r in rows for f in r.record["result"]["noise_factor"]]:
             lines.append(f"noise leaves {min(factors):.2f} to {max(factors):.2f} of a full sign step")
         if over := [r.name for r in rows if r.record["result"].get("overshoots")]:
             lines.append(f"{OVERSHOOTS}: {', '.join(over)}")

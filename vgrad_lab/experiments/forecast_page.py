@@ -14,17 +14,26 @@ INTRODUCTION = (
     "",
     "## What is forecast, and how",
     "The mean reward $R_k$ on evaluation prompts after $k = 0, 1, \\dots$ updates of a GRPO protocol (optimiser, rate, "
-    "groups, baseline, clip), averaged over the run's luck. Three parts "
+    "groups, baseline, clip), averaged over the run's luck. GRPO's expected gradient is known exactly at a "
+    "checkpoint: each prompt's own $\\nabla p$ times $\\kappa_G(p)$, with no answer sampled.",
+    "",
+    "**Plain SGD is rehearsed** ([S26.rehearsal](ledger.md#s26rehearsal)). The noise of an update moves its steps in "
+    "second order only. So the exact gradients of 8 prompts per update, clipped and scheduled as the protocol says, "
+    "lead where 16 prompts with 8 samples each lead. The reward is read 8 times on the way.",
+    "",
+    "**Adam divides by the noise**, so few prompts would change its steps themselves. Its curve follows rays "
     "([proof](proofs/S26.md), [S26.adam](ledger.md#s26adam), [S26.ray](ledger.md#s26ray)):",
     "",
-    "1. **The step.** GRPO's expected gradient is known exactly at a checkpoint: each prompt's own $\\nabla p$ times "
-    "$\\kappa_G(p)$. Plain SGD steps along it, $d = \\mu$. Adam divides by the noise too: "
-    "$d = \\mu/\\sqrt{\\mu^2 + \\sigma^2}$ per parameter, a sign damped by noise.",
+    "1. **The step** is $d = \\mu/\\sqrt{\\mu^2 + \\sigma^2}$ per parameter, a sign damped by noise.",
     "2. **The ray.** A few forward passes at $\\theta + \\eta x d$ read off the reward there; no derivative of "
-    "higher order is needed. Adam travels at constant speed, $x = k$; SGD at the speed of its own gradient, "
-    "$\\kappa(x) J'(x) / \\kappa(0) J'(0)$, less where the norm is clipped.",
+    "higher order is needed. Adam travels at constant speed, $x = k$.",
     "3. **Measured again on the way.** The gradient turns. So the weights follow the ray for a while, and step and "
-    "ray are measured anew there; three times by default. Then the weights are put back exactly.",
+    "ray are measured anew there; three times by default.",
+    "",
+    "Where steps are large for the model the ray is no guide: the reward falls along it while real runs turn and rise, "
+    "or its logit moves by a half within 3 updates. There, and under a KL penalty, Adam is rehearsed too, with the "
+    "protocol's whole batch of samples: one run with a seed of its own, which costs what a run costs here; `vgrad "
+    "forecast` says so. The weights are put back exactly.",
     "",
     "## Why the older constant was about 0.6",
     "The mean-field forecast ([S26.forecast](ledger.md#s26forecast)) lets the logit of the mean reward rise by "
@@ -63,11 +72,11 @@ def page(
 
 
 LIMITS = (
-    "- Steps that are large for the model make the ray overshoot, and the forecast then falls or stalls where runs "
-    "rise ([log](log.md)). `vgrad forecast` warns where it sees a ray fall: do not trust the number then.",
+    "- With one answer token a run is as cheap as RL can be, and one whole run predicts the others better than any "
+    "forecast (last row of each table). A forecast pays where runs are dear: see the cost.",
     "- One task with one answer token, models of half a million parameters: nothing here is measured on a large model.",
-    "- The forecast is of the mean run. It is first order in the learning rate along each ray: what the noise of "
-    "sampling does to the reward by itself is not in it (see the control).",
+    "- The forecast is of the mean run: what the noise of sampling does to the reward by itself is not in it (see the "
+    "control), but where Adam is rehearsed with samples.",
     "- It needs the success probability of each prompt, so an answer that can be enumerated.",
 )
 
@@ -147,20 +156,25 @@ def _rivals(result: Json) -> list[str]:
     for name in DEFAULTS:
         rows = [
             [r["predictor"], estimate(r["spearman"], sign=True), estimate(r["partial"], sign=True),
-             "–" if r["kind"] != "forecast" else estimate(r["r_squared"]), estimate(r["regret"])]
+             estimate(r["r_squared"]) if names_an_amount(r) else "–", estimate(r["regret"])]
             for r in result["predictors"][name]
         ]  # fmt: skip
         head = ("predictor", "Spearman with the gain", "… given R_before", "R²", "regret")
         lines += [f"**{name}**, held-out ladders", "", *table(head, rows), ""]
     lines += [
         "Given R_before: rank correlation after a cubic in the rank of R_before is taken out of both. R² only where a "
-        "predictor names an amount. The probe takes each seed in turn and is judged on the others, so its truth is "
-        "noisier.",
+        "predictor names an amount. Probe and whole run take each seed in turn and are judged on the others, so "
+        "their truth is noisier.",
         "",
         "![Spearman of every predictor](images/forecast_predictors.svg)",
         "",
     ]
     return lines
+
+
+def names_an_amount(row: Json) -> bool:
+    """Whether a predictor says how much is gained, so that it has an R²."""
+    return bool(row["kind"] == "forecast" or row["r_squared"]["value"] is not None)
 
 
 def _failures(result: Json) -> list[str]:

@@ -157,7 +157,7 @@ def compact(record: Record) -> Json:
     if result is None:
         return {**kept, "result": None}
     names = ("budgets", "reward_before", "reward_after", "forecast", "noise_factor", "turns", "cost")
-    short = {k: rounded(result[k]) for k in names}
+    short = {k: rounded(result[k]) for k in names} | {"rehearsed": result.get("rehearsed", False)}
     if record["protocol"] in DEFAULTS:
         short["measured"] = {k: rounded(result["measured"].get(k)) for k in MEASURES}
     return {**kept, "result": short}

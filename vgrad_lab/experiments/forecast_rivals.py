@@ -13,7 +13,7 @@ from vgrad_lab.checkpoints.report.scores import partial_rank, r_squared, regret
 from vgrad_lab.experiments.forecast_records import Cell
 from vgrad_lab.stats import spearman
 
-MEAN_FIELD, RAY, PROBE = "mean-field forecast", "forecast", "probe of 10 updates"
+MEAN_FIELD, RAY, PROBE, RUN = "mean-field forecast", "forecast", "probe of 10 updates", "one whole run"
 PROBE_UPDATES = 10
 NAMES = ("spearman", "r_squared", "regret", "partial")
 Across = Callable[[Sequence[float]], dict[str, Any]]
@@ -27,9 +27,10 @@ def own(name: str, formula: str) -> Predictor:
 ALL = (
     *PREDICTORS.values(),
     own(MEAN_FIELD, "free-logit flow of the mean success rate, one fitted constant"),
-    own(RAY, "the ray of the expected update, nothing fitted"),
+    own(RAY, "rays of Adam's expected update; sgd rehearsed with exact gradients of 8 prompts; nothing fitted"),
 )
 FORMULA_OF_PROBE = "R after 10 updates of a run with another seed − R_before"
+FORMULA_OF_RUN = "mean gain of a run with another seed"
 
 
 def results(c: Cell) -> list[dict[str, Any]]:
@@ -72,19 +73,20 @@ def score(
     }
 
 
-def probe(c: Cell) -> dict[str, float]:
-    """Scores of the probe: each seed in turn is the probe and the others' mean gain the truth; mean over seeds.
+def probe(c: Cell, *, whole: bool = False) -> dict[str, float]:
+    """Scores of a run as a predictor: each seed in turn, with the others' mean gain for truth; mean over seeds.
 
-    NaN with one seed or without a budget of 10 updates.
+    whole: its mean gain over all budgets instead of that after 10 updates. NaN with one seed or without a budget of 10
+    updates.
     """
     seeds = c.after.shape[1]
-    if seeds < 2 or PROBE_UPDATES not in c.budgets:
+    if seeds < 2 or not (whole or PROBE_UPDATES in c.budgets):
         return dict.fromkeys(NAMES, NAN)
-    at = c.budgets.index(PROBE_UPDATES)
+    seen = c.after.mean(2) if whole else c.after[:, :, c.budgets.index(PROBE_UPDATES)]
     each = []
     for s in range(seeds):
         gain = np.delete(c.after, s, axis=1).mean((1, 2)) - c.before
-        each.append(score(c.after[:, s, at] - c.before, gain, c.before))
+        each.append(score(seen[:, s] - c.before, gain, c.before, amount=whole))
     return {name: float(np.mean([e[name] for e in each])) for name in NAMES}
 
 
@@ -98,11 +100,10 @@ def rivals(ladders: Sequence[Cell], across: Across) -> list[dict[str, Any]]:
         pairs = zip(ladders, found, strict=True)
         each = [score(predict(p, r), c.gain, c.before, amount=p.kind == "forecast") for c, r in pairs]
         rows.append({"predictor": p.name, "formula": p.formula, "kind": p.kind, **_columns(each, across)})
-    each = [probe(c) for c in ladders]
-    return [
-        *rows,
-        {"predictor": PROBE, "formula": FORMULA_OF_PROBE, "kind": "probe", **_columns(each, across)},
-    ]
+    for name, formula, whole in ((PROBE, FORMULA_OF_PROBE, False), (RUN, FORMULA_OF_RUN, True)):
+        each = [probe(c, whole=whole) for c in ladders]
+        rows.append({"predictor": name, "formula": formula, "kind": "run", **_columns(each, across)})
+    return rows
 
 
 def _columns(each: Sequence[Mapping[str, float]], across: Across) -> dict[str, Any]:

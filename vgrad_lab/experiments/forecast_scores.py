@@ -29,7 +29,7 @@ from vgrad_lab.experiments.forecast_study import SETTINGS
 from vgrad_lab.provenance import versions
 from vgrad_lab.stats import bootstrap, spearman
 
-STATEMENTS = ("S26.ray", "S26.forecast")
+STATEMENTS = ("S26.ray", "S26.rehearsal", "S26.forecast")
 LEVEL = 0.9
 SCORES = ("r_squared", "spearman", "error", "regret", "coverage")
 EDGES = (0.0, 0.05, 0.2, 0.5, 1.0)
@@ -151,7 +151,9 @@ def main(arguments: list[str] | None = None) -> None:
     ladders = sorted({r["ladder"] for r in records})
     command = options.command or f"python -m vgrad_lab.experiments.forecast_study … ({', '.join(ladders)})"
     result = summarise(records, command=command)
-    write_file(options.out.with_suffix(".records.jsonl"), lines(records))
+    made = {k: records[0].get(k) for k in ("device", "versions")}
+    short = [records[0], *({k: v for k, v in r.items() if made.get(k) != v} for r in records[1:])]  # said once
+    write_file(options.out.with_suffix(".records.jsonl"), lines(short))
     text = json.dumps(result, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
     write_file(options.out, text)
     for path in draw(result, cells(records), options.images):

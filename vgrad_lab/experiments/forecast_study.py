@@ -3,7 +3,8 @@
     python -m vgrad_lab.experiments.forecast_study runs/held --ladders runs/l4 runs/l5 … [--settings adamw …]
 
 One record per (ladder, rung, setting): the forecast with its band, the measures that the other predictors need, and the
-rewards of real runs. Units are published one by one; a second call does what is missing.
+rewards of real runs. Units are published one by one; a second call does what is missing, and with ``--again`` forecasts
+anew what has been run.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from vgrad_lab.checkpoints.store import digest, export, publish, read_records
 from vgrad_lab.checkpoints.tasks import LabelCopy
 from vgrad_lab.provenance import versions
 
-STATEMENTS = ("S26.ray", "S26.forecast")
+STATEMENTS = ("S26.ray", "S26.rehearsal", "S26.forecast")
 ADAMW, SGD = default_settings("adamw"), default_settings("sgd")
 OTHER_TEMPLATES = (
     "Choice: {y}\n{f}\nChoice:",
@@ -75,12 +76,22 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("other templates", ADAMW, LabelCopy(templates=OTHER_TEMPLATES)),
     Setting("delayed copy", ADAMW, LabelCopy(templates=DELAYED)),
     Setting("sgd, delayed copy", SGD, LabelCopy(templates=DELAYED)),
+    Setting("rate x 10", replace(ADAMW, learning_rate=ADAMW.learning_rate * 10)),
+    Setting("rate x 30", replace(ADAMW, learning_rate=ADAMW.learning_rate * 30)),
+    Setting("sgd, rate x 10", replace(SGD, learning_rate=SGD.learning_rate * 10)),
+    Setting("KL penalty", replace(ADAMW, kl=0.1)),
+    Setting("sgd, KL penalty", replace(SGD, kl=1.0)),
 )
 """The first two are the default setting; the others were held out of every choice."""
 
 
-def run_unit(ladder: str, rung: Rung, setting: Setting, seeds: tuple[int, ...]) -> dict[str, Any]:
-    """Forecast, measures and real runs of one rung under one setting; an error is a row."""
+def run_unit(
+    ladder: str, rung: Rung, setting: Setting, seeds: tuple[int, ...], before: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Forecast, measures and real runs of one rung under one setting; an error is a row.
+
+    before: the unit's finished record, whose runs and measures are kept.
+    """
     head = {
         "unit": unit_id(ladder, rung, setting, seeds),
         "ladder": ladder,
@@ -94,28 +105,39 @@ def run_unit(ladder: str, rung: Rung, setting: Setting, seeds: tuple[int, ...]) 
     }
     try:
         torch.set_num_threads(1)
-        rl, budgets = setting.rl, list(setting.rl.budgets)
-        checkpoint = load_checkpoint(rung.path)
-        group = MeasureSettings(group_size=rl.group_size, baseline=rl.baseline, ddof=rl.ddof, eps=rl.eps)
-        measured = measure(checkpoint, setting.task, group)
-        measured.pop("per_prompt")
-        f = forecast(checkpoint, setting.task, rl)
-        runs = [train(load_checkpoint(rung.path), setting.task, rl, seed=seed) for seed in seeds]
-        result = {
-            "measured": measured,
-            "budgets": budgets,
-            "reward_before": runs[0]["reward_before"],
-            "reward_after": [r["reward_after"] for r in runs],
-            "forecast": f.reward[budgets].tolist(),
-            "lower": f.lower[budgets].tolist(),
-            "upper": f.upper[budgets].tolist(),
-            "noise_factor": list(f.noise_factor),
-            "turns": list(f.turns),
-            "cost": {"forward": f.forward, "backward": f.backward},
-        }
-        return {**head, "status": "done", "error": None, "result": result}
+        kept = before["result"] if before is not None else real_runs(rung, setting, seeds)
+        return {**head, "status": "done", "error": None, "result": {**kept, **forecast_of(rung, setting)}}
     except Exception as error:  # a failed unit is a row, and the others go on
         return {**head, "status": "failed", "error": f"{type(error).__name__}: {error}", "result": None}
+
+
+def real_runs(rung: Rung, setting: Setting, seeds: tuple[int, ...]) -> dict[str, Any]:
+    """Measures of a rung, and its rewards before and after real runs."""
+    rl = setting.rl
+    group = MeasureSettings(group_size=rl.group_size, baseline=rl.baseline, ddof=rl.ddof, eps=rl.eps)
+    measured = measure(load_checkpoint(rung.path), setting.task, group)
+    measured.pop("per_prompt")
+    runs = [train(load_checkpoint(rung.path), setting.task, rl, seed=seed) for seed in seeds]
+    return {
+        "measured": measured,
+        "budgets": list(rl.budgets),
+        "reward_before": runs[0]["reward_before"],
+        "reward_after": [r["reward_after"] for r in runs],
+    }
+
+
+def forecast_of(rung: Rung, setting: Setting) -> dict[str, Any]:
+    """Forecast of a rung at the budgets, what it was made of and what it cost."""
+    f, budgets = forecast(load_checkpoint(rung.path), setting.task, setting.rl), list(setting.rl.budgets)
+    return {
+        "forecast": f.reward[budgets].tolist(),
+        "lower": f.lower[budgets].tolist(),
+        "upper": f.upper[budgets].tolist(),
+        "noise_factor": list(f.noise_factor),
+        "turns": list(f.turns),
+        "rehearsed": f.rehearsed,
+        "cost": {"forward": f.forward, "backward": f.backward},
+    }
 
 
 def unit_id(ladder: str, rung: Rung, setting: Setting, seeds: tuple[int, ...]) -> str:
@@ -131,17 +153,25 @@ def run(
     seeds: tuple[int, ...] = (0, 1),
     every: int = 1,
     workers: int = 2,
+    again: bool = False,
 ) -> Path:
-    """Do the units that are missing, then write records.jsonl; returns its path."""
+    """Do the units that are missing, then write records.jsonl; returns its path.
+
+    again: forecast anew where there are real runs.
+    """
     known = read_records(folder)
     todo = []
     for path in ladders:
         name = path.parent.name if path.name == "ladder" else path.name
         for rung in list_rungs(path)[::-1][::every]:
-            todo += [(name, rung, s, seeds) for s in settings if unit_id(name, rung, s, seeds) not in known]
+            for s in settings:
+                before = known.get(unit_id(name, rung, s, seeds), {})
+                done = before if before.get("status") == "done" else None
+                if done is None or again:
+                    todo.append((name, rung, s, seeds, done))
     with ProcessPoolExecutor(workers) as pool:
-        for done in tqdm(as_completed([pool.submit(run_unit, *unit) for unit in todo]), total=len(todo), unit="rung"):
-            publish(folder, done.result())
+        for future in tqdm(as_completed([pool.submit(run_unit, *unit) for unit in todo]), total=len(todo), unit="rung"):
+            publish(folder, future.result())
     return export(folder)
 
 
@@ -154,6 +184,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="seeds of the real runs")
     parser.add_argument("--every", type=int, default=1, help="every n-th rung, from the last one back")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--again", action="store_true", help="forecast anew where there are real runs")
     options = parser.parse_args(arguments)
     known = {s.name: s for s in SETTINGS}
     names = list(known) if options.settings == ["all"] else options.settings
@@ -167,6 +198,7 @@ def main(arguments: list[str] | None = None) -> None:
         seeds=tuple(options.seeds),
         every=options.every,
         workers=options.workers,
+        again=options.again,
     )
     sys.stdout.write(f"{path}\n")
 
