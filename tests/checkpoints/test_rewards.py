@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vgrad_lab.checkpoints.errors import UserError
-from vgrad_lab.checkpoints.rewards import Reward, importable, load_function, score
+from vgrad_lab.checkpoints.rewards import Reward, check_source, importable, load_function, score
 from vgrad_lab.checkpoints.sampled_tasks import Example, SampledTask
 from vgrad_lab.checkpoints.tasks import task_identity
 
@@ -117,3 +117,14 @@ def test_a_changed_function_is_another_task(tmp_path: Path, monkeypatch: pytest.
     other = importable("reward_of_ones_own_a:f")
     tasks = [SampledTask((Example("q"),), reward=r) for r in (one, other, one)]
     assert task_identity(tasks[0]) == task_identity(tasks[2]) != task_identity(tasks[1])
+    check_source(other)
+    check_source(Reward(kind="importable", function="reward_of_ones_own_a:f"))
+    with pytest.raises(UserError, match="'reward_of_ones_own_a:f' has changed since the task was read"):
+        check_source(one)
+    file.unlink()
+    with pytest.raises(UserError, match="has changed since the task was read"):
+        check_source(other)
+
+
+def test_a_function_without_a_file() -> None:
+    assert importable("builtins:len").source is None

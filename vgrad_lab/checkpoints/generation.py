@@ -16,7 +16,7 @@ from torch import Tensor
 from vgrad_lab.checkpoints.decoding import Stopping, batches, generate, padding_token, parameter_names, precision
 from vgrad_lab.checkpoints.errors import UserError
 from vgrad_lab.checkpoints.loading import Checkpoint
-from vgrad_lab.checkpoints.rewards import score
+from vgrad_lab.checkpoints.rewards import check_source, score
 from vgrad_lab.checkpoints.sampled_tasks import Example, SampledTask, encode_examples, stop_tokens
 
 MISMATCH = 0.01
@@ -69,6 +69,7 @@ def sample(
     """
     if not examples or group_size < 1 or micro_batch < 1:
         raise ValueError(f"got {len(examples)} examples, group_size {group_size}, micro_batch {micro_batch}; give ≥ 1")
+    check_source(task.reward)
     prompts = encode_examples(checkpoint, task, examples)
     uniform = rng.random((len(prompts), group_size, task.max_tokens))
     stopping = Stopping(stop_tokens(checkpoint, task), task.stop, checkpoint.tokenizer)

@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from numbers import Real
 from pathlib import Path
@@ -77,11 +77,27 @@ def importable(function: str) -> Reward:
     text of that one file enters the task's identity. Raises UserError when it cannot be imported or called.
     """
     reward = Reward(kind="importable", function=function)
-    module = load_function(function).__module__ if ":" in function else ""
-    origin = getattr(importlib.util.find_spec(function.split(":")[0]), "origin", None) or module
-    file = Path(origin)
-    text = file.read_bytes() if file.is_file() else origin.encode()
-    return Reward(kind="importable", function=reward.function, source=hashlib.sha256(text).hexdigest())
+    load_function(function)
+    return replace(reward, source=_source(function))
+
+
+def check_source(reward: Reward) -> None:
+    """Raise UserError when the file of a reward's function is no longer the one that the task was read with."""
+    if reward.function is not None and reward.source not in (None, _source(reward.function)):
+        raise UserError(
+            f"the file of reward function {reward.function!r} has changed since the task was read, or another one "
+            "stands on this machine's PYTHONPATH; start again, so that the records name what was run"
+        )
+
+
+def _source(function: str) -> str | None:
+    """SHA-256 of the file of a function's module; None for one without a file."""
+    try:
+        spec = importlib.util.find_spec(function.split(":")[0])
+    except (ImportError, ValueError):  # ValueError: __main__
+        return None
+    file = Path(spec.origin) if spec is not None and spec.origin else None
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file is not None and file.is_file() else None
 
 
 @cache
