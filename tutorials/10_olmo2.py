@@ -33,7 +33,7 @@ from _sliders import Slider, explore
 
 from vgrad_lab.checkpoints import operations as op
 from vgrad_lab.checkpoints.grpo import GrpoSettings
-from vgrad_lab.checkpoints.memory import memory_needed
+from vgrad_lab.checkpoints.memory import forecast_needed, memory_needed
 from vgrad_lab.checkpoints.plan import duration, gigabytes
 
 BLUE, ORANGE, GREEN = "#0072B2", "#E69F00", "#009E73"  # Okabe–Ito: safe for colour-blind readers
@@ -66,11 +66,14 @@ print(f"{'':30}{'1B':>10}{'7B':>10}   on the device")
 for title, protocol in PROTOCOLS.items():
     sizes = [gigabytes(memory_needed(config, protocol).device) for config in MODELS.values()]
     print(f"{title:30}{sizes[0]:>10}{sizes[1]:>10}")
+sizes = [gigabytes(forecast_needed(config)) for config in MODELS.values()]
+print(f"{'a forecast':30}{sizes[0]:>10}{sizes[1]:>10}")
 
 # %% [markdown]
 # 1B fits a card of 40 GB; 7B with AdamW one of 141 GB if layers are computed twice. With the moments on the host it fits
-# 80 GB: the same numbers up to rounding, but every update then crosses the link between card and host. The forecast works
-# in float32 too and holds a few gradients at a time.
+# 80 GB: the same numbers up to rounding, but every update then crosses the link between card and host. The forecast is the
+# largest guest: moments of three gradients, directions, weights to put back, nineteen copies in all. It fits 1B on a card of
+# 141 GB, and 7B on none: `--no-forecast` there. (All of this, with options: `docs/real_ladders.md`.)
 #
 # ## 2 · How fast can it be?
 # A multiply-add is two operations, and each weight makes one per token forward, two more backward. So both passes
