@@ -240,3 +240,52 @@ def test_ctrl_c_is_answered_by_the_parent_alone(tmp_path: Path, moment: str) -> 
             return
         time.sleep(0.02)
     pytest.fail("processes survive their parent")
+
+
+def test_pauses_grow(tmp_path: Path, diary: Path) -> None:
+    start = time.monotonic()
+    sweep([Fake("a", diary, "transient", 2)], tmp_path, policy=Policy(retries=2, pause=0.2, poll=0.01))
+    assert time.monotonic() - start > 0.55  # 0.2 + 0.4, less what a clock may round
+
+
+class Dies(Inline):
+    """The first process dies on another machine, before its work or after it, and holds its claim."""
+
+    def __init__(self, *, after: bool) -> None:
+        super().__init__()
+        self.after = after
+
+    def submit(self, task: Task) -> None:
+        if self.tasks:
+            super().submit(task)
+            return
+        self.tasks.append(task)
+        claim = claims.take(task.folder, task.work.id, owner=task.owner)
+        assert claim
+        claim.path.write_text(f'{{"owner": "{task.owner}", "place": "elsewhere", "pid": 1, "born": "1"}}')
+        if self.after:
+            store.publish(task.folder, task.work.run(halvings=0, device="cpu"))
+        self.ended.append((task, Outcome("crash", DIED)))
+
+
+def test_a_unit_whose_process_died_is_tried_again_without_waiting_for_its_lease(tmp_path: Path, diary: Path) -> None:
+    start = time.monotonic()
+    policy = Policy(retries=1, pause=0.0, lease=30.0, poll=0.02)
+    assert sweep([Fake("a", diary)], tmp_path, Dies(after=False), policy) == {"done": 1, "failed": 0, "kept": 0}
+    assert time.monotonic() - start < 15
+
+
+def test_a_process_that_dies_after_its_record_is_published_is_done(tmp_path: Path, diary: Path) -> None:
+    executor = Dies(after=True)
+    assert sweep([Fake("a", diary)], tmp_path, executor) == {"done": 1, "failed": 0, "kept": 0}
+    assert len(executor.tasks) == 1
+    assert starts(diary, "a") == 1
+
+
+def test_claims_of_done_units_go(tmp_path: Path, diary: Path) -> None:
+    """As of a worker that was killed right after publishing."""
+    sweep(works := [Fake("a", diary)], tmp_path)
+    for number in (0, 1):
+        (tmp_path / claims.CLAIMS / f"fake-a.{number}").write_text("{}")
+    sweep(works, tmp_path)
+    assert list((tmp_path / claims.CLAIMS).iterdir()) == []
