@@ -8,6 +8,7 @@ import torch
 
 from tests import tiny_models
 from tests.checkpoints.enumerated_groups import Prompt, mean_of
+from vgrad_lab.checkpoints import group_costates
 from vgrad_lab.checkpoints.errors import UserError
 from vgrad_lab.checkpoints.generation import Rollouts
 from vgrad_lab.checkpoints.group_costates import Place, place_of, score_products
@@ -143,6 +144,35 @@ def test_micro_batches_change_nothing() -> None:
     for other in found[1:]:
         for name, gram in found[0].gram.items():
             np.testing.assert_allclose(other.gram[name], gram, rtol=1e-5, atol=1e-9)
+
+
+def test_long_scores_are_summed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    hooked, _, rollouts = every_answer("GPT2")
+    whole = score_products(hooked.decoder, rollouts, PLACES).gram
+    monkeypatch.setattr(group_costates, "COLUMNS", 5)
+    for name, gram in score_products(hooked.decoder, rollouts, PLACES).gram.items():
+        np.testing.assert_allclose(gram, whole[name], rtol=1e-10, atol=1e-15)
+
+
+def test_prompts_that_are_not_needed_cost_nothing() -> None:
+    hooked, _, rollouts = every_answer("GPT2")
+    two = replace(
+        rollouts,
+        **{k: getattr(rollouts, k).repeat(2, 1) for k in ("tokens", "logp")},
+        **{k: getattr(rollouts, k).repeat(2) for k in ("prompt_length", "answer_length", "ended")},
+        reward=np.vstack([rollouts.reward, rollouts.reward]),
+        texts=rollouts.texts * 2,
+    )
+    passes: list[int] = []
+    handle = hooked.decoder.register_forward_hook(lambda *_: passes.append(1))
+    one = score_products(hooked.decoder, rollouts, PLACES).gram
+    whole = len(passes)
+    found = score_products(hooked.decoder, two, PLACES, needed=np.array([False, True])).gram
+    handle.remove()
+    assert len(passes) == 2 * whole
+    for name, gram in found.items():
+        assert not gram[0].any()
+        np.testing.assert_allclose(gram[1], one[name][0], rtol=1e-12)
 
 
 def test_what_cannot_be_measured_is_refused() -> None:

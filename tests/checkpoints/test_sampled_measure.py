@@ -122,6 +122,7 @@ def test_no_success_leaves_the_signal_undefined() -> None:
     found = measure_sampled(taught("Olmo2"), never, SETTINGS, seed=0)
     assert found["reward_before"] == {"value": 0.0, "standard_error": None, "reason": NO_SPREAD}
     assert found["dead_groups"]["value"] == 1
+    assert found["policy_mismatch"] is None
     for key in ("signal", "alignment", "costate_gap_conditional"):
         assert found[key] == {"value": None, "standard_error": None, "reason": ALL_DEAD}
     assert found["impact_score"]["reason"] == f"Λ is undefined: {ALL_DEAD}"

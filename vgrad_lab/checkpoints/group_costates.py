@@ -11,7 +11,7 @@ from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy import ndarray
 from torch import Tensor
 
@@ -132,12 +132,18 @@ def checked_layout(model: Any, places: Sequence[Place]) -> Layout:
 
 
 def score_products(
-    model: Any, rollouts: Rollouts, places: Sequence[Place] = (Place(),), *, micro_batch: int = 64
+    model: Any,
+    rollouts: Rollouts,
+    places: Sequence[Place] = (Place(),),
+    *,
+    needed: Bool[ndarray, " Q"] | None = None,
+    micro_batch: int = 64,
 ) -> ScoreProducts:
     """⟨s_i, s_j⟩ of the answers of every prompt at each place, s = ∂ log π(o|q)/∂h, summed in float64.
 
     One forward and one backward pass per ``micro_batch`` answers of a prompt; weights get no gradient, and only the
-    scores of one prompt are kept. log π is that of the tempered policy. Ledger: S21.exact, S22.sampled.
+    scores of one prompt are kept. log π is that of the tempered policy. needed: prompts to do, all unless given; the
+    products of the others are left 0. Ledger: S21.exact, S22.sampled.
 
     Raises UserError for a model without named states or a layer that it does not have, ValueError for a micro-batch
     below 1 or answers of one group to different prompts.
@@ -146,10 +152,10 @@ def score_products(
         raise ValueError(f"micro_batch is {micro_batch}; give at least 1 answer at a time")
     layout = checked_layout(model, places)
     prompts, group = rollouts.reward.shape
-    gram: dict[str, list[ndarray]] = {place.name: [] for place in places}
+    gram = {place.name: np.zeros((prompts, group, group)) for place in places}
     off, tokens = 0.0, 0
     with quiet(), _frozen(model), torch.enable_grad():
-        for q in range(prompts):
+        for q in range(prompts) if needed is None else np.flatnonzero(needed).tolist():
             scores: list[list[Tensor]] = [[] for _ in places]
             for first in range(q * group, (q + 1) * group, micro_batch):
                 rows = slice(first, min(first + micro_batch, (q + 1) * group))
@@ -158,8 +164,8 @@ def score_products(
                 for total, part in zip(scores, found, strict=True):
                     total.append(part)
             for place, parts in zip(places, scores, strict=True):
-                gram[place.name].append(_products(torch.cat(parts)))
-    return ScoreProducts({name: np.stack(parts) for name, parts in gram.items()}, off / max(tokens, 1))
+                gram[place.name][q] = _products(torch.cat(parts))
+    return ScoreProducts(gram, off / max(tokens, 1))
 
 
 def _scores(
