@@ -147,8 +147,10 @@ def rehearsal(
     before = before or Forecast(reward, reward, reward, (), (), overshoots=False, rehearsed=True, forward=0, backward=0)
     looked = (1 + len(looks_after(len(rate)))) * len(s.evaluation.last)
     forward = before.forward + looked + (2 if s.rl.kl > 0 else 1) * drawn
-    curve = {"reward": reward, "lower": reward, "upper": reward}
-    return replace(before, **curve, rehearsed=True, forward=forward, backward=before.backward + drawn)
+    backward = before.backward + drawn
+    return replace(
+        before, reward=reward, lower=reward, upper=reward, rehearsed=True, forward=forward, backward=backward
+    )
 
 
 def shifted(curve: Float[ndarray, " K"], start: float) -> Float[ndarray, " K"]:

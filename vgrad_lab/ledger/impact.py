@@ -212,8 +212,8 @@ IMPACT: tuple[Statement, ...] = (
             "tests/test_experiments_forecast.py::test_the_ledger_and_readme_say_what_was_measured",
         ),
         note="The second-order part is proved (docs/proofs/S26.md); that 8 prompts are enough is measured. On eight "
-        "ladders that chose nothing: R² of the gain 0.998 [0.996, 0.999] (docs/forecast.md). Adam divides by the noise, which "
-        "enters in first order: its rehearsal samples the protocol's whole batch.",
+        "ladders that chose nothing: R² of the gain 0.998 [0.996, 0.999] (docs/forecast.md). Adam divides by the "
+        "noise, which enters in first order: its rehearsal samples the protocol's whole batch.",
     ),
     Statement(
         id="S27",
