@@ -153,6 +153,8 @@ def test_evaluation_examples_are_the_same_for_everyone() -> None:
         ("kind: label-copy\nlabel: [A]", "unknown key 'label'.*labels"),
         ("- a", "holds list; expected a mapping"),
         ("3", "holds int"),
+        ("task.yaml", "holds str; expected a mapping"),
+        ("", "holds NoneType"),
         ("a: [", "no YAML"),
     ],
 )
@@ -180,6 +182,11 @@ def test_each_fault_of_a_prompts_file_names_its_line(tmp_path: Path, content: by
     with pytest.raises(UserError, match=message) as error:
         read_task(path)
     assert "\n" not in str(error.value)
+
+
+def test_a_task_in_place_is_a_mapping_or_a_path(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="sweep.yaml: task holds list; expected a mapping, or the path of a task file"):
+        task_of([1], tmp_path, "sweep.yaml: task")
 
 
 def test_a_missing_task_file(tmp_path: Path) -> None:

@@ -52,7 +52,10 @@ class SampledFile:
 
 def read_task(path: Path) -> Task:
     """A task from a YAML file; relative paths lie beside the file. Raises UserError: one line for each mistake."""
-    return task_of(read_yaml(path, "a task"), path.parent, str(path))
+    given = read_yaml(path, "a task")
+    if not isinstance(given, Mapping):
+        raise UserError(f"{path} holds {type(given).__name__}; expected a mapping such as kind: sampled, prompts: FILE")
+    return task_of(given, path.parent, str(path))
 
 
 def task_of(given: object, folder: Path, where: str) -> Task:
@@ -63,7 +66,9 @@ def task_of(given: object, folder: Path, where: str) -> Task:
     """
     if isinstance(given, str):
         return read_task(folder / given)
-    values = dict(given) if isinstance(given, Mapping) else known(given, ("kind",), where)
+    if not isinstance(given, Mapping):
+        raise UserError(f"{where} holds {type(given).__name__}; expected a mapping, or the path of a task file")
+    values = dict(given)
     kind = values.pop("kind", None)
     if kind is None and "prompts" in values:
         raise UserError(f"{where} has prompts but no kind; add kind: sampled")
