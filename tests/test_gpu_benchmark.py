@@ -261,7 +261,7 @@ sys.path[:0] = [str(folder), sys.argv[2]]
 import gpu, gpu_setup, gpu_table
 gpu_setup.prepare()
 gpu.PARTS = {"rates": "fine", "a": "wrong", "b": "slow", "c": "dead", "d": "nan"}
-gpu.MINUTES = dict.fromkeys(gpu.PARTS, float(sys.argv[3]))
+gpu.MINUTES = {**dict.fromkeys(gpu.PARTS, 1.0), "b": float(sys.argv[3])}
 gpu_table.lines = lambda part, result: []
 places = {"out": folder / "out", "work": folder / "work"}
 options = Namespace(again=False, tiny=True, minutes=None, device="cpu", start="fork", **places)
