@@ -157,6 +157,7 @@ def forecast(
     group_size: int,
     updates: int,
     constant: float | None = None,
+    baseline: Baseline = "standardised",
     ddof: int = 1,
     eps: float = 1e-4,
 ) -> Float[ndarray, " K"]:
@@ -184,7 +185,7 @@ def forecast(
     curve = np.empty(updates + 1)
     curve[0] = p = reward_before
     for step in range(1, updates + 1):
-        scale = float(grpo_scale(np.array([p]), group_size, ddof=ddof, eps=eps)[0])
+        scale = float(grpo_scale(np.array([p]), group_size, baseline=baseline, ddof=ddof, eps=eps)[0])
         p = min(p + m * learning_rate * scale * gradient * (p * (1 - p) / spread) ** 2, 1.0)
         curve[step] = p
     return curve

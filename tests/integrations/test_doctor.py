@@ -225,6 +225,19 @@ def test_outlook_continues_the_flow_that_made_the_run(optimizer: Any) -> None:
     assert curve == pytest.approx(whole[20:], abs=close)
 
 
+def test_outlook_knows_advantages_without_a_standard_deviation() -> None:
+    """κ is a constant then: late in a run plain gradient ascent slows down more than with standardised advantages."""
+    options = {"optimizer": "sgd", "learning_rate": 1e-3, "group_size": 8, "updates": 70, "constant": 1.0}
+    whole = forecast(0.5, 4.0, **options, baseline="group_mean")  # type: ignore[arg-type]
+    off = {}
+    for scale in ("none", "group"):
+        curve = outlook.remaining_curve(progress(whole[:21], optimizer="sgd", scale=scale))
+        assert curve is not None
+        off[scale] = np.abs(curve - whole[20:]).max()
+    assert off["none"] < 0.01
+    assert off["group"] > 2 * off["none"]
+
+
 def test_outlook_is_undefined_without_a_slope_and_flat_when_falling() -> None:
     assert outlook.remaining_curve(progress([0.5] * 7)) is None
     assert outlook.remaining_curve(progress([0.0] * 20)) is None

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
+from vgrad_lab.advantage import Baseline
 from vgrad_lab.impact import Optimizer, forecast, grpo_scale
 from vgrad_lab.ray import expit, logit
 
@@ -63,8 +64,9 @@ def remaining_curve(progress: Progress) -> Float[ndarray, " N"] | None:
         return None  # no step was taken
     now, slope = recent_slope(progress, past)
     updates, factor = len(ahead) - 1, 1.0
+    baseline: Baseline = "group_mean" if progress.scale == "none" else "standardised"
     if progress.optimizer == "sgd":
-        factor = float(grpo_scale(np.array([now]), progress.group_size)[0])
+        factor = float(grpo_scale(np.array([now]), progress.group_size, baseline=baseline)[0])
     curve = forecast(
         now,
         max(slope, 0.0) * float(ahead[-1]) / updates / factor,
@@ -73,6 +75,7 @@ def remaining_curve(progress: Progress) -> Float[ndarray, " N"] | None:
         group_size=progress.group_size,
         updates=updates,
         constant=1.0,
+        baseline=baseline,
     )
     return expit(np.interp(ahead, np.linspace(0, float(ahead[-1]), updates + 1), logit(curve)))
 
