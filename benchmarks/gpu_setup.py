@@ -17,7 +17,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 REQUIRED = {
     "torch": "2.11", "transformers": "5.17", "tokenizers": "0.22", "safetensors": "0.5", "numpy": "2.0",
-    "scipy": "1.13", "jaxtyping": "0.3", "tqdm": "4.66",
+    "scipy": "1.13", "matplotlib": "3.9", "jaxtyping": "0.3", "tqdm": "4.66",
 }  # fmt: skip
 """Package -> oldest version that will do."""
 STAND_INS = ("gymnasium",)
