@@ -4,6 +4,7 @@ import base64
 import importlib
 import re
 import sys
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,7 +21,7 @@ from vgrad_lab.impact import grpo_scale
 
 ROOT = Path(__file__).parents[1] / "tutorials"
 TUTORIALS = sorted(ROOT.glob("[0-9]*.py"))
-NUMBERS = ["00", "01", "02", "03", "04", "05", "06", "07", "08", "10"]
+NUMBERS = ["00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10"]
 WITH_EXERCISES = [path for path in TUTORIALS if path.stem[:2] in NUMBERS]
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -240,6 +241,19 @@ def kinds(**changed: str) -> dict[str, str]:
     return right | changed
 
 
+def changes(**changed: str) -> dict[str, str]:
+    """The right table of exercise 09.3 with changes; a word of the key names it."""
+    right = {
+        "a label of a label task": "both",
+        "a comment in the file of the reward function": "both",
+        "α of the headroom": "measure",
+        "the learning rate": "rl",
+        "a second seed is added": "neither",
+        "the prompts file moves to another folder": "neither",
+    }
+    return {key: next((v for word, v in changed.items() if word in key.split()), said) for key, said in right.items()}
+
+
 def coin_speed(p: float, p0: float) -> float:
     """Relative speed of a coin's parameter under expected GRPO."""
     now, first = (float(grpo_scale(np.array([x]), 8)[0]) * x * (1 - x) for x in (p, p0))
@@ -388,6 +402,30 @@ WRONG: dict[str, tuple[tuple[Any, str], ...]] = {
         (lambda p, p0: 1.001 * coin_speed(p, p0), "yours gives"),
     ),
     "08.3": ((8, "9 of 8"), (10, "so will fewer"), (9.5, "whole number"), (0, "does not exist")),
+    "09.1": (
+        (sum, "keeps them all"),
+        (max, "two are on the disk"),
+        (lambda sizes: 2 * max(sizes) if len(sizes) > 1 else max(sizes), "need not be equal"),
+        (lambda sizes: sum(sorted(sizes)[-2:]), "unless they follow"),
+        (lambda sizes: 1.001 * max(a + b for a, b in zip(sizes, [*sizes[1:], 0], strict=True)), "it is 12"),
+        (lambda sizes: max(a + b for a, b in pairwise(sizes)), "ValueError"),
+    ),
+    "09.2": (
+        (8, "from other answers"),
+        (9, "two answers outside"),
+        (16, "content with fewer"),
+        (4, "that is Σ"),
+        (12, "begin at 6"),
+        ("ten", "one number"),
+    ),
+    "09.3": (
+        (changes(label="neither"), "1 of 6 differ, among them 'a label"),
+        (changes(comment="neither", seed="rl"), "2 of 6 differ, among them 'a comment"),
+        (changes(rate="both"), "among them 'the learning rate'"),
+        (changes(moves="yes"), "not 'yes'"),
+        ({"a label of a label task": "both"}, "a dictionary with the keys"),
+        ("both", "dictionary"),
+    ),
     "10.1": (
         (29.194, "weights alone"),
         (58.389, "two moments more"),
@@ -507,6 +545,68 @@ def test_the_table_of_estimators_is_what_happens(exercises: ModuleType) -> None:
             found = row(ESTIMATORS[name], problem, group=4)
             assert found.residual < 1e-12, name
             assert said == ("exact" if abs(found.scale - 1) < 1e-12 else "scaled"), name
+
+
+def test_the_fewest_answers_of_an_alignment(exercises: ModuleType) -> None:
+    """The answer of exercise 09.2: one answer fewer and there is no number, with so many there is."""
+    from vgrad_lab.checkpoints.group_signal import GroupRule, estimate_signal
+
+    fewest = exercises.find("09.2").answer
+    rng = np.random.default_rng(0)
+    reward, score = np.tile([0.0, 1.0], (4, 8)), rng.standard_normal((4, 16, 3))
+    gram = score @ score.transpose(0, 2, 1)
+    for answers in range(4, 16):
+        found = estimate_signal(reward[:, :answers], gram[:, :answers, :answers], GroupRule(8))
+        assert (found.alignment.value is not None) == (answers >= fewest)
+
+
+def test_the_table_of_unit_ids_is_what_happens(
+    exercises: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer of exercise 09.3, computed from tasks on disk."""
+    from dataclasses import replace
+
+    from vgrad_lab.checkpoints.grpo import GrpoSettings
+    from vgrad_lab.checkpoints.ladders import Rung
+    from vgrad_lab.checkpoints.probe import MeasureSettings
+    from vgrad_lab.checkpoints.sampled_grpo import settings_for
+    from vgrad_lab.checkpoints.sampled_tasks import Task
+    from vgrad_lab.checkpoints.sweep import rung_units
+    from vgrad_lab.checkpoints.task_files import task_of
+    from vgrad_lab.checkpoints.tasks import LabelCopy
+
+    def ids(task: Task, *, alpha: float = 1.0, rate: float = 1e-4, seeds: tuple[int, ...] = (0,)) -> dict[str, str]:
+        rl = settings_for(task, GrpoSettings(learning_rate=rate))
+        rung, measures = Rung(1, tmp_path, "checkpoint-1"), MeasureSettings(alpha=alpha)
+        units = rung_units(rung, "0" * 64, task, measures=measures, rl=(rl,), seeds=seeds)
+        return {u.stage: u.id for u in units if u.seed == 0}
+
+    def marked(prompts: str = "prompts.txt") -> Task:
+        reward = {"kind": "importable", "function": "marks_of_09:score"}
+        given = {"kind": "sampled", "prompts": prompts, "held_out": 0, "reward": reward}
+        return task_of(given, tmp_path, "here")
+
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = tmp_path / "marks_of_09.py"
+    module.write_text("def score(prompt, completion, row):\n    return 1.0\n", encoding="utf-8")
+    (tmp_path / "prompts.txt").write_text("one\ntwo\n", encoding="utf-8")
+    sampled, labels = marked(), LabelCopy()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "prompts.txt").rename(tmp_path / "elsewhere" / "prompts.txt")
+    moved = marked("elsewhere/prompts.txt")
+    (tmp_path / "elsewhere" / "prompts.txt").rename(tmp_path / "prompts.txt")
+    module.write_text(module.read_text(encoding="utf-8") + "# a comment\n", encoding="utf-8")
+    cases = {
+        "a label of a label task": (ids(labels), ids(replace(labels, labels=("A", "B", "C", "E")))),
+        "a comment in the file of the reward function": (ids(sampled), ids(marked())),
+        "α of the headroom": (ids(sampled), ids(sampled, alpha=2.0)),
+        "the learning rate": (ids(sampled), ids(sampled, rate=2e-4)),
+        "a second seed is added": (ids(sampled), ids(sampled, seeds=(0, 1))),
+        "the prompts file moves to another folder": (ids(sampled), ids(moved)),
+    }
+    words = {(True, True): "both", (True, False): "measure", (False, True): "rl", (False, False): "neither"}
+    found = {case: words[(a["measure"] != b["measure"], a["rl"] != b["rl"])] for case, (a, b) in cases.items()}
+    assert found == exercises.find("09.3").answer
 
 
 def test_an_unknown_exercise(exercises: ModuleType) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-TUTORIALS = ("00", "01", "02", "03", "04", "05", "06", "07", "08", "10")
+TUTORIALS = ("00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10")
 
 
 class Wrong(Exception):
