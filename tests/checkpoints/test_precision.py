@@ -166,6 +166,7 @@ def test_layers_computed_twice_give_the_same_gradient(family: str) -> None:
         assert not any(m.training for m in model.modules() if isinstance(m, torch.nn.Dropout))
         again = saved()
     assert not any(m.training for m in model.modules())
+    assert not any(getattr(m, "gradient_checkpointing", False) for m in model.modules())
     for a, b in zip(plain, again, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
     assert kept[1] < 0.7 * kept[0]
