@@ -95,16 +95,16 @@ def test_frequencies_are_those_of_the_enumerated_policy() -> None:
     each = np.where(tree.scored, np.array(logp)[tree.node, tree.tokens], 0.0)
     exact = np.exp(each.sum(1))
     assert exact.sum() == pytest.approx(1)
-    uniform = np.random.default_rng(0).random((1, 20_000, 2))
+    uniform = np.random.default_rng(0).random((1, 8_000, 2))
     found = {
         t: decoding.generate(model, [prompt], uniform, temperature=t, stopping=decoding.Stopping((0,)))
         for t in (0.7, 1.0)
     }
     place = {answer: i for i, answer in enumerate(tree.answers)}
     drawn = {t: np.eye(tree.size)[[place[tuple(a)] for a in part[0]]] for t, part in found.items()}
-    assert_mean_close(drawn[0.7], exact, detectable=0.05)
+    assert_mean_close(drawn[0.7], exact, detectable=0.08)
     with pytest.raises(AssertionError):
-        assert_mean_close(drawn[1.0], exact, detectable=0.05)
+        assert_mean_close(drawn[1.0], exact, detectable=0.08)
     rows = drawn[0.7].argmax(1)
     np.testing.assert_allclose(found[0.7][1].sum(1).numpy(), each.sum(1)[rows], atol=1e-6)
 

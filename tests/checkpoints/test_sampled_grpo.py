@@ -108,8 +108,8 @@ def test_one_token_answers_are_those_of_the_label_task(tmp_path: Path) -> None:
     assert_mean_close(np.array(draws), np.array([size]), detectable=0.5 * size)
     with pytest.raises(AssertionError):
         assert_mean_close(1.5 * np.array(draws), np.array([size]), detectable=0.8 * size)
-    wide = sample(checkpoint, task, task.prompts, group_size=2000, rng=np.random.default_rng(0)).reward
-    assert_mean_close(wide.T, chance, detectable=0.15)
+    wide = sample(checkpoint, task, task.prompts, group_size=600, rng=np.random.default_rng(0)).reward
+    assert_mean_close(wide.T, chance, detectable=0.25)
 
 
 def test_one_token_run_gains_as_grpo_does(tmp_path: Path) -> None:
