@@ -289,3 +289,22 @@ def test_claims_of_done_units_go(tmp_path: Path, diary: Path) -> None:
         (tmp_path / claims.CLAIMS / f"fake-a.{number}").write_text("{}")
     sweep(works, tmp_path)
     assert list((tmp_path / claims.CLAIMS).iterdir()) == []
+
+
+def test_a_spare_process_that_was_killed_is_replaced(tmp_path: Path, diary: Path) -> None:
+    """The process of the next unit is started while units run; no unit is lost with it."""
+    executor = LocalExecutor(1, preload=FAKES)
+    try:
+        executor.submit(Task(Fake("a", diary, seconds=1.0), tmp_path, "me"))
+        assert executor.finished(0.5) == []
+        (spare,) = executor._spare
+        os.kill(spare.process.pid or 0, signal.SIGKILL)
+        spare.process.join(10)
+        ended = list(executor.finished(30))
+        executor.submit(Task(Fake("b", diary), tmp_path, "me"))
+        while len(ended) < 2:
+            ended += executor.finished(30)
+    finally:
+        executor.close()
+    assert [outcome.kind for _, outcome in ended] == ["done", "done"]
+    assert [starts(diary, c) for c in "ab"] == [1, 1]

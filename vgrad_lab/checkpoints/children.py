@@ -5,9 +5,15 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from multiprocessing import resource_tracker
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing import connection, resource_tracker
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+GOODBYE = 10.0
+"""Seconds that a process may take to end after its last word."""
 
 
 @contextmanager
@@ -53,3 +59,57 @@ def set_threads(threads: int) -> None:
     os.environ["OMP_NUM_THREADS"] = str(threads)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A process that waits for one task, and the ends of its pipes: `tasks` takes it, with a GPU; `said` answers."""
+
+    process: BaseProcess
+    tasks: connection.Connection
+    said: connection.Connection
+
+
+def start_waiting(context: Any, act: Callable[[Any], Any], threads: int) -> Waiting:
+    """Start a process that will answer `act` of the task that it is sent, and then end."""
+    (theirs, tasks), (said, there) = context.Pipe(duplex=False), context.Pipe(duplex=False)
+    with starting(threads):
+        process = context.Process(target=_wait, args=(act, theirs, there, threads))
+        process.start()
+    theirs.close()
+    there.close()
+    return Waiting(process, tasks, said)
+
+
+def _wait(act: Callable[[Any], Any], tasks: connection.Connection, said: connection.Connection, threads: int) -> None:
+    """In the process, which ends at once: what is to stay is on the disk, and large libraries are slow to go."""
+    obey_parent(threads)
+    try:
+        task, gpu = tasks.recv()
+    except EOFError:
+        os._exit(0)
+    if gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    said.send(act(task))
+    said.close()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # closed, or none
+            stream.flush()
+    os._exit(0)
+
+
+def last_word(worker: Waiting) -> Any:
+    """What a process has said; None as long as it has not, or when it died without a word."""
+    try:
+        return worker.said.recv() if worker.said.poll() else None
+    except (EOFError, OSError):
+        return None
+
+
+def reap(process: BaseProcess) -> None:
+    """Wait for a process to end, and kill one that does not."""
+    process.join(GOODBYE)
+    if process.is_alive():
+        process.kill()
+        process.join()
+    process.close()

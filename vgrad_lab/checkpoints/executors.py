@@ -2,11 +2,8 @@
 
 import errno
 import multiprocessing
-import os
-import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
@@ -14,7 +11,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from vgrad_lab.checkpoints import claims
-from vgrad_lab.checkpoints.children import obey_parent, starting
+from vgrad_lab.checkpoints.children import GOODBYE as GOODBYE
+from vgrad_lab.checkpoints.children import Waiting, last_word, reap, start_waiting
 from vgrad_lab.checkpoints.errors import UserError
 from vgrad_lab.checkpoints.store import canonical, publish, read_record
 
@@ -33,8 +31,8 @@ PRELOAD = (
 """Modules that the server imports once, so that a process per unit starts in milliseconds. The last three are loaded by
 `transformers` only with the first model, which is seconds in each process otherwise."""
 
-GOODBYE = 10.0
-"""Seconds that a process may take to end after its last word."""
+SPARE_AFTER = 0.2
+"""Seconds of quiet after which the process of the next unit is started, so that no unit waits for it."""
 
 
 @runtime_checkable
@@ -198,7 +196,8 @@ class LocalExecutor:
         self._free = list(gpus) if gpus else [""] * workers
         self._on_gpu = bool(gpus)
         self.slots = len(self._free)
-        self._running: list[tuple[BaseProcess, connection.Connection, Task, str]] = []
+        self._running: list[tuple[Waiting, Task, str]] = []
+        self._spare: list[Waiting] = []
         self._leaving: list[BaseProcess] = []
 
     def submit(self, task: Task) -> None:
@@ -206,77 +205,59 @@ class LocalExecutor:
         if not self._free:
             raise RuntimeError(f"all {self.slots} slots are taken; wait for finished()")
         gpu = self._free.pop()
-        here, there = self._context.Pipe(duplex=False)
-        with starting(self._threads):
-            process = self._context.Process(target=_child, args=(task, there, self._threads, gpu))
-            process.start()
-        there.close()
-        self._running.append((process, here, task, gpu))
+        while True:
+            worker = self._spare.pop() if self._spare else self._start()
+            try:
+                worker.tasks.send((task, gpu))
+                break
+            except BrokenPipeError:  # a spare one was killed; one that has just started dies only if all do
+                reap(worker.process)
+        self._running.append((worker, task, gpu))
+
+    def _start(self) -> Waiting:
+        return start_waiting(self._context, perform, self._threads)
 
     def finished(self, seconds: float) -> list[tuple[Task, Outcome]]:
         """What has ended; a process that died without a word is a crash."""
         if not self._running:
             return []
-        connection.wait([x for process, pipe, *_ in self._running for x in (process.sentinel, pipe)], timeout=seconds)
+        ends = [end for worker, *_ in self._running for end in (worker.process.sentinel, worker.said)]
+        if not connection.wait(ends, timeout=min(seconds, SPARE_AFTER)) and seconds > SPARE_AFTER:
+            if len(self._spare) < self.slots:
+                self._spare.append(self._start())
+            connection.wait(ends, timeout=seconds - SPARE_AFTER)
         ended, still = [], []
         for entry in self._running:
-            process, pipe, task, _ = entry
-            alive = process.is_alive()  # before the pipe: what it says last is not lost
-            said = _said(pipe)
+            worker, task, gpu = entry
+            alive = worker.process.is_alive()  # before the pipe: what it says last is not lost
+            said = last_word(worker)
             if alive and said is None:
                 still.append(entry)
                 continue
             ended.append((task, said or Outcome("crash", DIED)))
-            self._leave(entry)
+            self._free.append(gpu)
+            self._leave(worker)
         self._running = still
         return ended
 
     def close(self) -> None:
         """Kill what still runs; its claims lapse with the processes."""
-        for entry in self._running:
-            entry[0].kill()
-            self._leave(entry)
-        self._running = []
+        self._free += [gpu for *_, gpu in self._running]
+        for worker in [*(worker for worker, *_ in self._running), *self._spare]:
+            worker.process.kill()
+            self._leave(worker)
         for process in self._leaving:
-            _reap(process)
-        self._leaving = []
+            reap(process)
+        self._running, self._spare, self._leaving = [], [], []
 
-    def _leave(self, entry: tuple[BaseProcess, connection.Connection, Task, str]) -> None:
-        """Free the slot of a process that has spoken or died. A GPU is free only when the process is gone."""
-        process, pipe, _, gpu = entry
-        pipe.close()
-        self._free.append(gpu)
+    def _leave(self, worker: Waiting) -> None:
+        """Let a process go that has spoken or died. A GPU is free only when the process is gone."""
+        worker.tasks.close()
+        worker.said.close()
         if self._on_gpu:
-            _reap(process)
+            reap(worker.process)
             return
         for gone in [one for one in self._leaving if not one.is_alive()]:
             self._leaving.remove(gone)
-            _reap(gone)
-        self._leaving.append(process)
-
-
-def _reap(process: BaseProcess) -> None:
-    """Wait for a process to end, and kill one that does not."""
-    process.join(GOODBYE)
-    if process.is_alive():
-        process.kill()
-        process.join()
-    process.close()
-
-
-def _said(pipe: connection.Connection) -> Outcome | None:
-    try:
-        return pipe.recv() if pipe.poll() else None
-    except (EOFError, OSError):
-        return None
-
-
-def _child(task: Task, pipe: connection.Connection, threads: int, gpu: str) -> None:
-    """Perform, tell, and end at once: what is to stay is on the disk, and large libraries take long to say goodbye."""
-    obey_parent(threads, gpu)
-    pipe.send(perform(task))
-    pipe.close()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError, AttributeError):  # closed, or none
-            stream.flush()
-    os._exit(0)
+            reap(gone)
+        self._leaving.append(worker.process)
