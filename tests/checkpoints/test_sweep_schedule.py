@@ -300,10 +300,10 @@ def test_a_spare_process_that_was_killed_is_replaced(tmp_path: Path, diary: Path
         (spare,) = executor._spare
         os.kill(spare.process.pid or 0, signal.SIGKILL)
         spare.process.join(10)
-        ended = list(executor.finished(30))
+        ended = list(executor.finished(30.0))
         executor.submit(Task(Fake("b", diary), tmp_path, "me"))
         while len(ended) < 2:
-            ended += executor.finished(30)
+            ended += executor.finished(30.0)
     finally:
         executor.close()
     assert [outcome.kind for _, outcome in ended] == ["done", "done"]
