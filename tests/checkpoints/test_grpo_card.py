@@ -12,7 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests import tiny_models
-from tests.checkpoints.taught import TASK, taught, twin
+from tests.checkpoints.taught import TASK, Free, taught, twin
 from vgrad_lab import tolerances
 from vgrad_lab.advantage import from_group
 from vgrad_lab.checkpoints import card, grpo, probe
@@ -219,3 +219,23 @@ def flat(value: Any) -> list[float]:
     if isinstance(value, list):
         return [x for item in value for x in flat(item)]
     return [float(value)] if isinstance(value, int | float) else []
+
+
+def test_prompts_are_moved_once_on_a_card_and_not_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    moved: list[int] = []
+    place = grpo.place
+    monkeypatch.setattr(grpo, "place", lambda model, batch: moved.append(1) or place(model, batch))
+    for on_card in (True, False):
+        grpo.train(twin(taught("Olmo2")), TASK, FAST, seed=0, on_card=on_card)
+    assert moved == [1]
+
+
+def test_a_logit_of_minus_infinity_is_not_finite() -> None:
+    """It leaves loss and gradient finite: the logits are looked at too."""
+    model = Free(0.5)
+    with torch.no_grad():
+        model.weight[7] = -torch.inf
+    batch = encode_prompts(TASK, tiny_models.tokenizer(), draw_prompts(TASK, 8, seed=0))
+    settings = dataclasses.replace(FAST, optimizer="sgd")
+    with pytest.raises(UserError, match="not finite at update 1"):
+        grpo.step(model, grpo.make_optimizer(model, settings), batch, 0, settings, torch.Generator().manual_seed(0))
