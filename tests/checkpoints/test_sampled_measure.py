@@ -16,9 +16,10 @@ from tests.checkpoints.taught import TASK, checkpoint_of, taught
 from vgrad_lab.checkpoints import sampled_measure
 from vgrad_lab.checkpoints.errors import UserError
 from vgrad_lab.checkpoints.filled import filled
+from vgrad_lab.checkpoints.generation import Rollouts
 from vgrad_lab.checkpoints.group_estimate import NO_SPREAD
 from vgrad_lab.checkpoints.group_headroom import headroom_between, headroom_within
-from vgrad_lab.checkpoints.group_signal import ALL_DEAD
+from vgrad_lab.checkpoints.group_signal import ALL_DEAD, GroupRule
 from vgrad_lab.checkpoints.grpo import GrpoSettings
 from vgrad_lab.checkpoints.probe import EVALUATION_SEED, MeasureSettings, measure
 from vgrad_lab.checkpoints.report.collect import collect
@@ -222,6 +223,7 @@ def test_bfloat16_is_measured_and_named() -> None:
     assert "precision" not in exact
     assert found["precision"] == "bfloat16"
     assert 0 < found["policy_mismatch"] < 0.05
+    assert 1e-5 < abs(found["answer_entropy"]["value"] - exact["answer_entropy"]["value"]) < 0.5
     assert exact["policy_mismatch"] < 1e-5
     assert abs(found["reward_before"]["value"] - exact["reward_before"]["value"]) < 0.2
 
@@ -253,3 +255,23 @@ def test_the_page_says_what_is_printed() -> None:
         assert headroom_within(np.eye(3, answers - 1), alpha).value is None
     assert headroom_between(np.eye(8, 7), 1.0).value is not None
     assert headroom_between(np.eye(7, 16), 1.0).value is None
+
+
+def test_entropies_and_lengths_of_given_answers() -> None:
+    """Two prompts, two answers each, by hand: log-probabilities −1 and −2, −3 alone, and so on."""
+    rollouts = Rollouts(
+        tokens=torch.zeros(4, 4, dtype=torch.int64),
+        prompt_length=torch.full((4,), 2),
+        answer_length=torch.tensor([2, 1, 2, 2]),
+        logp=torch.tensor([[-1.0, -2.0], [-3.0, 0.0], [-1.0, -1.0], [0.0, -4.0]], dtype=torch.float64),
+        reward=np.array([[0.0, 1.0], [1.0, 1.0]]),
+        texts=(("", ""), ("", "")),
+        ended=torch.tensor([True, False, False, False]),
+        temperature=1.0,
+    )
+    found = sampled_measure.reward_measures(rollouts, 1.0, GroupRule(2))
+    assert found["entropy"].value == pytest.approx(np.mean([1.5, 3.0, 1.0, 2.0]))
+    assert found["answer_entropy"].value == pytest.approx(np.mean([3.0, 3.0, 2.0, 4.0]))
+    assert found["answer_length"].value == pytest.approx(1.75)
+    assert found["ended"].value == pytest.approx(0.25)
+    assert found["entropy"].standard_error == pytest.approx(0.375)
