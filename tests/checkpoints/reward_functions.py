@@ -32,3 +32,13 @@ def text(prompt: str, completion: str, row: dict[str, Any]) -> Any:
 def raises(prompt: str, completion: str, row: dict[str, Any]) -> float:
     """Fails on every answer."""
     return float(row["no such key"])
+
+
+def too_large(prompt: str, completion: str, row: dict[str, Any]) -> float:
+    """An integer beyond the largest float."""
+    return 10**400
+
+
+def leaves(prompt: str, completion: str, row: dict[str, Any]) -> float:
+    """Ends the process, if it is let."""
+    raise SystemExit(3)

@@ -95,3 +95,9 @@ def test_label_of_two_tokens_is_refused(tmp_path: Path) -> None:
     checkpoint = load_checkpoint(tiny_models.save(tmp_path / "c"))
     with pytest.raises(UserError, match="exactly one"):
         probe.measure(checkpoint, LabelCopy(labels=("A", "Zebra")), SETTINGS)
+
+
+@pytest.mark.parametrize("alpha", [0.0, -1.0, float("nan"), float("inf")])
+def test_an_alpha_that_is_no_positive_number_is_refused(alpha: float) -> None:
+    with pytest.raises(UserError, match=f"alpha is {alpha}; give a positive number"):
+        probe.MeasureSettings(alpha=alpha)

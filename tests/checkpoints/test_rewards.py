@@ -62,6 +62,8 @@ def test_a_function_of_ones_own() -> None:
         ("none", "returned None for the prompt 'q'; expected a finite number"),
         ("nan", "returned nan"),
         ("text", "returned '1'"),
+        ("too_large", "returned 1000"),
+        ("leaves", "raised SystemExit: 3 for the prompt 'q'"),
         ("raises", "raised KeyError: 'no such key' for the prompt 'q' and the answer 'A'"),
     ],
 )

@@ -87,9 +87,9 @@ class GrpoSettings:
                 f"group_size is {self.group_size} and prompts {self.prompts}; a group needs at least 2 samples, "
                 "an update at least 1 prompt"
             )
-        if self.learning_rate <= 0:
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise UserError(f"learning_rate is {self.learning_rate}; give a positive number")
-        if self.clip is not None and not self.clip > 0:
+        if self.clip is not None and not (math.isfinite(self.clip) and self.clip > 0):
             raise UserError(f"clip is {self.clip}; give a positive gradient norm, or none")
         known_schedule(self.schedule)
         if not 0 <= self.warmup < self.budgets[-1]:

@@ -48,6 +48,10 @@ class MeasureSettings:
     states: tuple[str, ...] = ()
     answers: int | None = None
 
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.alpha) and self.alpha > 0):
+            raise UserError(f"alpha is {self.alpha}; give a positive number")
+
 
 LATER: dict[str, Any] = {"precision": "float32", "states": (), "answers": None}
 """Settings that came after the first records, with the values at which ``measure_facts`` leaves them out."""
@@ -96,8 +100,7 @@ def check_linear_head(model: Any, batch: PromptBatch) -> None:
     with torch.no_grad():
         tokens, last, _ = on_device(model, batch, slice(0, 1))
         direct = model(input_ids=tokens, use_cache=False).logits[0, int(last[0])]
-        head = model.get_output_embeddings()
-        ours = answer_state(model, tokens, last)[0] @ head.weight.T
+        ours = answer_state(model, tokens, last)[0] @ model.get_output_embeddings().weight.T
     difference = float((direct - ours).abs().max())
     if not difference <= 1e-3 * max(1.0, float(direct.abs().max())):
         raise UserError(

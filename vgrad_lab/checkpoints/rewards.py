@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from numbers import Real
@@ -106,7 +107,7 @@ def load_function(name: str) -> RewardFunction:
     module, _, attribute = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # whatever the user's own module does when it is imported
+    except (Exception, SystemExit) as error:  # whatever the user's own module does when it is imported
         raise UserError(
             f"reward function {name!r} cannot be imported ({_words(error)}); install its package or "
             "put the folder of its module on PYTHONPATH"
@@ -150,23 +151,24 @@ def _called(name: str, prompt: str, completion: str, fields: dict[str, Any]) -> 
         return load_function(name)(prompt, completion, fields)
     except UserError:
         raise
-    except Exception as error:  # the user's own code
+    except (Exception, SystemExit) as error:  # the user's own code
         raise UserError(
             f"reward function {name!r} raised {_words(error)} for the prompt {prompt[:60]!r} and the "
             f"answer {completion[:60]!r}; make it return a number for every answer"
         ) from error
 
 
-def _words(error: Exception) -> str:
+def _words(error: BaseException) -> str:
     """An exception in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _number(value: Any, name: str, prompt: str) -> float:
-    if isinstance(value, Real | np.bool_) and math.isfinite(float(value)):
-        return float(value)
+    with suppress(OverflowError):  # an integer beyond the largest float
+        if isinstance(value, Real | np.bool_) and math.isfinite(float(value)):
+            return float(value)
     raise UserError(
-        f"reward function {name!r} returned {value!r} for the prompt {prompt[:60]!r}; expected a finite number"
+        f"reward function {name!r} returned {repr(value)[:60]} for the prompt {prompt[:60]!r}; expected a finite number"
     )
 
 

@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 import typer
 
-from vgrad_lab.checkpoints.errors import UserError
 from vgrad_lab.experiments.command_line import Json, as_json
 
 TaskFile = Annotated[
@@ -36,8 +35,6 @@ def measure(
     from vgrad_lab.checkpoints import probe
     from vgrad_lab.experiments import one_checkpoint
 
-    if alpha <= 0:
-        raise UserError(f"alpha is {alpha}; give a positive number")
     settings = probe.MeasureSettings(
         alpha=alpha, group_size=group, prompts=prompts, states=tuple(state or ()), answers=answers
     )
