@@ -350,7 +350,7 @@ for axis, (key, title), colour in zip(axes, panels, (BLUE, ORANGE, GREEN), stric
     axis.errorbar(
         [step for step, _ in known],
         [one["value"] for _, one in known],
-        yerr=[one["standard_error"] or 0 for _, one in known],
+        yerr=np.array([one["standard_error"] for _, one in known], dtype=float),  # none: no bar
         fmt="o-", color=colour, capsize=3,
     )  # fmt: skip
     unknown = [step for step, m in zip(STEPS, found, strict=True) if m[key]["value"] is None]
@@ -492,6 +492,7 @@ vgrad("ladder audit ladder.yaml")
 from vgrad_lab.checkpoints.executors import PRELOAD
 from vgrad_lab.experiments.sweep_command import sweep
 
+globals().pop("__file__", None)  # of a plain script: the processes below are not to run it again
 method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 context = multiprocessing.get_context(method)
 if method == "forkserver":
