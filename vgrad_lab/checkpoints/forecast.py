@@ -125,6 +125,7 @@ def follow(checkpoint: Checkpoint, task: LabelCopy, s: Scene, rate: Float[ndarra
         turns.append(done)
         factors.append(noise_factor(m, direction))
         looks += len(ray.position)
+        del m, direction  # each several times as large as the model, and the next pass makes its own
     drawn = len(turns) * (settings.prompts // settings.micro_batch) * settings.micro_batch
     cost = {"forward": looks * len(s.evaluation.last) + drawn, "backward": 3 * drawn}
     reward = np.array(curve)
