@@ -72,7 +72,7 @@ print(f"{'a forecast':30}{sizes[0]:>10}{sizes[1]:>10}")
 # %% [markdown]
 # 1B fits a card of 40 GB; 7B with AdamW one of 141 GB if layers are computed twice. With the moments on the host it fits
 # 80 GB: the same numbers up to rounding, but every update then crosses the link between card and host. The forecast is the
-# largest guest: moments of three gradients, directions, weights to put back, nineteen copies in all. It fits 1B on a card of
+# largest guest: moments of three gradients, directions, weights to put back, sixteen copies in all. It fits 1B on a card of
 # 141 GB, and 7B on none: `--no-forecast` there. (All of this, with options: `docs/real_ladders.md`.)
 #
 # ## 2 · How fast can it be?

@@ -18,7 +18,7 @@ from vgrad_lab.checkpoints.probe import answer_logits
 
 SLACK = 1.1
 """What an allocator takes for each byte asked for, about."""
-FORECAST_COPIES = 19
+FORECAST_COPIES = 16
 """Bytes of a forecast of three passes over those of the weights: moments of three gradients, directions, the weights to
 put back, temporaries; seen on the CPU (tests/checkpoints/test_memory.py)."""
 
