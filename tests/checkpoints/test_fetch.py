@@ -29,6 +29,7 @@ from vgrad_lab.checkpoints.hub import fetch
 from vgrad_lab.checkpoints.inventory import HubFile, Inventory, take_inventory
 from vgrad_lab.checkpoints.ladders import list_rungs
 from vgrad_lab.checkpoints.loading import content_identity, load_checkpoint, quiet
+from vgrad_lab.checkpoints.plan import make_plan
 from vgrad_lab.checkpoints.prefetch import walk
 from vgrad_lab.checkpoints.resolve import Ladder, resolve
 from vgrad_lab.checkpoints.specs import FOLDER_PATTERN, LadderSpec
@@ -209,6 +210,16 @@ def test_no_room_is_seen_before_a_byte(hub: Hub, tmp_path: Path, monkeypatch: py
     fetch(ladder, inventories[0], tmp_path, margin=1000)
 
 
+def test_a_walk_that_keeps_needs_room_for_all(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ladder, inventories = known(hub)
+    usage = type("Usage", (), {"free": make_plan(inventories).peak_bytes + 1000})
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(UserError, match="make room"):
+        next(walk(ladder, inventories, tmp_path, keep=True, margin=1000))
+    assert not weights(hub)
+    assert len(list(walk(ladder, inventories, tmp_path, margin=1000))) == 3
+
+
 def test_a_disk_that_fills_up(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What has arrived stays; one line says what to do; the next fetch goes on."""
     ladder, inventories = known(hub)
@@ -362,7 +373,7 @@ def test_a_walk_that_is_left_stops_its_thread(repository: Repository, tmp_path: 
         ladder, inventories = known(hub)
         steps = walk(ladder, inventories, tmp_path)
         next(steps)
-        hub.rate = 20e3
+        hub.rate = 5e3  # the next rung would take far longer than is allowed here
         start = time.monotonic()
         steps.close()  # type: ignore[attr-defined]
         assert time.monotonic() - start < 5
