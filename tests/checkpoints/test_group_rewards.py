@@ -212,3 +212,12 @@ def test_bad_input_is_refused() -> None:
         gh.power_means(coins, 5)
     with pytest.raises(ValueError, match="reward holds non-finite"):
         unchecked(gr.reward_mean)(coins + np.nan)
+
+
+def test_a_factor_that_no_p_changes_has_no_error() -> None:
+    """κ of standardised pairs is one number, whatever p: what the sums leave is rounding, not a spread."""
+    rng = np.random.default_rng(0)
+    reward = (rng.random((30, 8)) < rng.random((30, 1))).astype(float)
+    found = gr.scale(reward, GroupRule(2, "standardised", ddof=1, eps=1e-4))
+    assert found.standard_error == 0
+    assert found.value == pytest.approx(grpo_scale(np.array([0.3]), 2)[0])

@@ -51,7 +51,9 @@ def over_prompts(per_prompt: Float[ndarray, " Q"], *, bias: float = 0.0, exact: 
     if len(per_prompt) < 2:
         return Estimate(float(per_prompt[0]), None, ONE_PROMPT, bias)
     mean, error = mean_with_standard_error(per_prompt)
-    if not exact and bool(np.all(per_prompt == per_prompt[0])):
+    if exact:
+        return Estimate(float(mean), 0.0, bias=bias)  # what the sums leave is rounding
+    if bool(np.all(per_prompt == per_prompt[0])):
         return Estimate(float(per_prompt[0]), None, NO_SPREAD, bias)
     return Estimate(float(mean), float(error), bias=bias)
 

@@ -23,7 +23,7 @@ from vgrad_lab.checkpoints.cache import (
     write_record,
 )
 from vgrad_lab.checkpoints.errors import UserError
-from vgrad_lab.checkpoints.hub_client import ask
+from vgrad_lab.checkpoints.hub_client import DamagedBody, ask
 from vgrad_lab.checkpoints.inventory import TIMEOUT, HubFile, Inventory, choose_weights, needed_files, weights_identity
 from vgrad_lab.checkpoints.ladders import Rung
 from vgrad_lab.checkpoints.resolve import Ladder, NamedRung, find
@@ -179,7 +179,7 @@ def _attempt(ladder: Ladder, rung: NamedRung, file: HubFile, path: Path, stop: t
         raise ConnectionError(f"the body ended after {have} of {file.size} bytes")
     if have > file.size or (file.sha256 is not None and _sha256(path) != file.sha256):
         path.unlink()
-        raise ConnectionError("what arrived is not the file of the metadata (its size or SHA-256 differs)")
+        raise DamagedBody("what arrived is not the file of the metadata (its size or SHA-256 differs)")
 
 
 def _stream(ladder: Ladder, rung: NamedRung, file: HubFile, path: Path, have: int, stop: threading.Event) -> None:

@@ -23,6 +23,10 @@ def client(endpoint: str | None = None) -> Any:
     return HfApi(endpoint=endpoint)
 
 
+class DamagedBody(ConnectionError):
+    """What arrived is not what the metadata promised: worth another try."""
+
+
 def transient(error: BaseException) -> bool:
     """Whether a failed request may succeed later: a status of TRANSIENT, a lost connection, a timeout."""
     from huggingface_hub.errors import OfflineModeIsEnabled
@@ -96,6 +100,8 @@ def reason(error: BaseException, *, attempts: int = 1) -> str:
         return f"not a repository's name ({_first_line(error)}); expected owner/name"
     if status is not None:
         return f"the hub answered with status {status}{tried}; try again later"
+    if isinstance(error, DamagedBody):
+        return f"{_first_line(error)}{tried}; the hub or a proxy serves a damaged file, try again later"
     if transient(error):
         return f"the hub cannot be reached{tried} ({type(error).__name__}: {_first_line(error)}); check the network"
     if isinstance(error, ValueError | KeyError | TypeError | AttributeError):

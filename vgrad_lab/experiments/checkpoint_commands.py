@@ -55,7 +55,7 @@ def rl(
     budget: Annotated[
         list[int] | None, typer.Option(help="Updates to record at; repeatable. Default 10 20 25 30.")
     ] = None,
-    seed: Annotated[list[int] | None, typer.Option(help="Seeds; repeatable. Default 0.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Seeds; repeatable. Default 0.", min=0)] = None,
     loss: Annotated[
         str | None, typer.Option(help="Of sampled answers: grpo, dr_grpo or dapo, as TRL divides; default dapo.")
     ] = None,
