@@ -52,6 +52,7 @@ bench:
 	@$(RUN)/python benchmarks/grpo.py
 	@$(RUN)/python benchmarks/trl_callback.py
 	@$(RUN)/python benchmarks/reproduce.py
+	@$(RUN)/python benchmarks/sweep.py
 
 clean:
 	rm -rf .venv runs mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis

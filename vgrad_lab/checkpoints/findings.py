@@ -8,7 +8,7 @@ from vgrad_lab.checkpoints.errors import UserError
 
 REFUSED = {
     "duplicate": "two rungs hold identical weights",
-    "equal to main": "a rung holds the weights of main, the final model (a ladder that ends in main names its main_step)",
+    "equal to main": "a rung holds the weights of main, the final model (main_step names a rung that should)",
     "missing shard": "files of the weights are missing",
     "no weights": "a rung has no weights that can be read",
     "bin only": "weights only as .bin, which can run code when loaded",
