@@ -215,7 +215,8 @@ def test_the_built_in_ladders_are_listed_without_a_hub() -> None:
 def test_the_page_names_every_kind_and_its_ladder_can_be_read(tmp_path: Path) -> None:
     assert set(re.findall(r"^\| `([a-z ]+)` \|", PAGE, flags=re.MULTILINE)) == REFUSED.keys()
     assert all(f"`{kind}`" in PAGE.replace("\n", " ") for kind in REMARKS)
-    (tmp_path / "ours.yaml").write_text(PAGE.split("```yaml\n")[1].split("```")[0])
+    blocks = [block.split("```")[0] for block in PAGE.split("```yaml\n")[1:]]
+    (tmp_path / "ours.yaml").write_text(next(block for block in blocks if "repository:" in block))
     spec = read_spec(tmp_path / "ours.yaml")
     assert (spec.repository, spec.main_step, len(spec.steps)) == ("owner/name", 20_000, 20)
     assert spec.allow == ("bin only",)
