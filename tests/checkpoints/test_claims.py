@@ -45,6 +45,15 @@ def test_forget_leaves_no_file(tmp_path: Path) -> None:
     assert list((tmp_path / claims.CLAIMS).iterdir()) == []
 
 
+def test_forget_finds_a_claim_without_those_below_it(tmp_path: Path) -> None:
+    """A worker took .1 over while another, whose record was published, deleted .0; other units keep theirs."""
+    for name in ("u.1", "u.2.0", "u1.0"):
+        (tmp_path / claims.CLAIMS / name).parent.mkdir(exist_ok=True)
+        (tmp_path / claims.CLAIMS / name).write_text("{}")
+    claims.forget(tmp_path, "u")
+    assert sorted(p.name for p in (tmp_path / claims.CLAIMS).iterdir()) == ["u.2.0", "u1.0"]
+
+
 @pytest.mark.parametrize("age", [100.0, -100.0], ids=["silent", "clock set back"])
 def test_a_claim_not_touched_for_a_lease_is_void(tmp_path: Path, age: float) -> None:
     path = foreign(first := take(tmp_path))

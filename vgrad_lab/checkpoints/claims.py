@@ -6,6 +6,7 @@ open, so that two workers never take the same claim over. A holder touches its f
 a lease is void. Ages are told by the file system's own clock, so that the clocks of the machines may differ.
 """
 
+import glob
 import json
 import os
 import socket
@@ -104,10 +105,13 @@ def release(folder: Path, unit: str, owner: str) -> None:
 
 
 def forget(folder: Path, unit: str) -> None:
-    """Delete all claims of a unit whose record is published, the highest first."""
-    number = _latest(folder, unit)[0]
-    for i in range(number, -1, -1):
-        (folder / CLAIMS / f"{unit}.{i}").unlink(missing_ok=True)
+    """Delete all claims of a unit whose record is published, the highest first.
+
+    Whatever their numbers: one that was made while another worker deleted those below it stands alone.
+    """
+    numbers = (path.name.removeprefix(f"{unit}.") for path in (folder / CLAIMS).glob(f"{glob.escape(unit)}.*"))
+    for number in sorted((int(n) for n in numbers if n.isdecimal()), reverse=True):
+        (folder / CLAIMS / f"{unit}.{number}").unlink(missing_ok=True)
 
 
 def still_held(claim: Claim) -> bool:
