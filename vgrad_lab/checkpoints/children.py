@@ -5,15 +5,32 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import connection, resource_tracker
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from vgrad_lab.checkpoints.errors import UserError
+
 GOODBYE = 10.0
 """Seconds that a process may take to end after its last word."""
+
+
+def make_context(workers: int, threads: int, preload: Sequence[str]) -> Any:
+    """Where processes come from: a server that has imported ``preload`` once, or afresh where a system cannot fork.
+
+    Raises UserError for less than one worker or thread.
+    """
+    for name, value in (("workers", workers), ("threads", threads)):
+        if value < 1:
+            raise UserError(f"{name} is {value}; give at least 1")
+    forks = "forkserver" in multiprocessing.get_all_start_methods()
+    context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
+    if forks:
+        context.set_forkserver_preload(list(preload))
+    return context
 
 
 @contextmanager
@@ -98,10 +115,10 @@ def _wait(act: Callable[[Any], Any], tasks: connection.Connection, said: connect
     os._exit(0)
 
 
-def last_word(worker: Waiting) -> Any:
+def last_word(said: connection.Connection) -> Any:
     """What a process has said; None as long as it has not, or when it died without a word."""
     try:
-        return worker.said.recv() if worker.said.poll() else None
+        return said.recv() if said.poll() else None
     except (EOFError, OSError):
         return None
 

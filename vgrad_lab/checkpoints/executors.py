@@ -1,7 +1,6 @@
 """What runs a unit and where: one protocol of executors, and the local one with a process per unit."""
 
 import errno
-import multiprocessing
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from vgrad_lab.checkpoints import claims
-from vgrad_lab.checkpoints.children import GOODBYE as GOODBYE
-from vgrad_lab.checkpoints.children import Waiting, last_word, reap, start_waiting
+from vgrad_lab.checkpoints.children import Waiting, last_word, make_context, reap, start_waiting
 from vgrad_lab.checkpoints.errors import UserError
 from vgrad_lab.checkpoints.store import canonical, publish, read_record
 
@@ -185,13 +183,7 @@ class LocalExecutor:
     def __init__(
         self, workers: int = 2, *, threads: int = 1, gpus: Sequence[str] = (), preload: Sequence[str] = PRELOAD
     ) -> None:
-        for name, value in (("workers", workers), ("threads", threads)):
-            if value < 1:
-                raise UserError(f"{name} is {value}; give at least 1")
-        method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-        self._context: Any = multiprocessing.get_context(method)
-        if method == "forkserver":
-            self._context.set_forkserver_preload(list(preload))
+        self._context = make_context(workers, threads, preload)
         self._threads = threads
         self._free = list(gpus) if gpus else [""] * workers
         self._on_gpu = bool(gpus)
@@ -230,7 +222,7 @@ class LocalExecutor:
         for entry in self._running:
             worker, task, gpu = entry
             alive = worker.process.is_alive()  # before the pipe: what it says last is not lost
-            said = last_word(worker)
+            said = last_word(worker.said)
             if alive and said is None:
                 still.append(entry)
                 continue

@@ -36,7 +36,7 @@ from vgrad_lab.impact import Optimizer
 DEFAULTS: dict[str, tuple[float, float | None]] = {"adamw": (1e-4, 1.0), "sgd": (1e-2, None)}
 """Learning rate (one that spreads the gains of the embedded ladder) and gradient-norm clip of each optimiser.
 
-SGD is not clipped: clipping at 1 makes it a normalised step, which the forecast does not model (docs/log.md)."""
+SGD is not clipped: clipping at 1 makes it a normalised step, which the mean-field forecast does not model."""
 Schedule = Literal["constant", "linear", "cosine"]
 """Shape of the learning rate after the warm-up."""
 LATER: dict[str, Any] = {

@@ -4,7 +4,6 @@ A unit's record is the same as from a process of its own; only the loading is sh
 with it, and the next gets a new one.
 """
 
-import multiprocessing
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -14,9 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from vgrad_lab.checkpoints.children import obey_parent, starting
+from vgrad_lab.checkpoints.children import GOODBYE, last_word, make_context, obey_parent, starting
 from vgrad_lab.checkpoints.errors import UserError
-from vgrad_lab.checkpoints.executors import DIED, GOODBYE, PRELOAD, Outcome, Task, perform
+from vgrad_lab.checkpoints.executors import DIED, PRELOAD, Outcome, Task, perform
 from vgrad_lab.checkpoints.loading import Checkpoint
 from vgrad_lab.checkpoints.reload import Bench
 
@@ -78,13 +77,7 @@ class ResidentExecutor:
     def __init__(
         self, workers: int = 1, *, threads: int = 1, gpus: Sequence[str] = (), order: Sequence[Path] = ()
     ) -> None:
-        for name, value in (("workers", workers), ("threads", threads)):
-            if value < 1:
-                raise UserError(f"{name} is {value}; give at least 1")
-        method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-        self._context: Any = multiprocessing.get_context(method)
-        if method == "forkserver":
-            self._context.set_forkserver_preload(list(PRELOAD))
+        self._context = make_context(workers, threads, PRELOAD)
         self._threads, self._order = threads, tuple(order)
         self._workers = [_Worker(gpu) for gpu in (gpus or [""] * workers)]
         self.slots = len(self._workers)
@@ -122,9 +115,10 @@ class ResidentExecutor:
         ended = []
         for worker in busy:
             assert worker.process is not None
+            assert worker.pipe is not None
             assert worker.task is not None
             alive = worker.process.is_alive()  # before the pipe: what it says last is not lost
-            said = _said(worker.pipe)
+            said = last_word(worker.pipe)
             if alive and said is None:
                 continue
             outcome = said or Outcome("crash", DIED)
@@ -159,13 +153,6 @@ class ResidentExecutor:
             worker.process.join()
             worker.process.close()
         worker.process = worker.pipe = worker.task = None
-
-
-def _said(pipe: connection.Connection | None) -> Outcome | None:
-    try:
-        return pipe.recv() if pipe is not None and pipe.poll() else None
-    except (EOFError, OSError):
-        return None
 
 
 def _serve(pipe: connection.Connection, threads: int, gpu: str, order: tuple[Path, ...]) -> None:

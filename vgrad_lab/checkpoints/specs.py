@@ -1,14 +1,14 @@
 """Specifications of ladders: which names are rungs, how many tokens a step saw, what the models should be."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from vgrad_lab.checkpoints.errors import UserError
-from vgrad_lab.checkpoints.findings import check_kinds, nearest
+from vgrad_lab.checkpoints.filled import known
+from vgrad_lab.checkpoints.findings import check_kinds
 
 FOLDER_PATTERN = r"step(?P<step>\d+)"
 """Sub-folders that `save_pretrained` loops and this package write."""
@@ -115,15 +115,15 @@ def read_spec(path: Path) -> LadderSpec:
     except yaml.YAMLError as error:
         line = " ".join(str(error).split())
         raise UserError(f"{path} is no YAML ({line}); put a pattern between single quotes") from error
-    known = [field.name for field in fields(LadderSpec)]
-    values = {"name": path.stem, **_keys(given, known, f"{path}")}
+    names = [field.name for field in fields(LadderSpec)]
+    values = {"name": path.stem, **known(given, names, f"{path}")}
     if "pattern" not in values and "folder" in values:
         values["pattern"] = FOLDER_PATTERN
     _check_types(values, path)
     if "folder" in values:
         values["folder"] = path.parent / values["folder"]
     if "architecture" in values:
-        parts = _keys(values["architecture"], ["class", "layers", "width", "rope_base"], f"{path}: architecture")
+        parts = known(values["architecture"], ["class", "layers", "width", "rope_base"], f"{path}: architecture")
         _check_types(parts, path)
         values["architecture"] = _architecture(parts, path)
     values["steps"] = _steps(values.get("steps", ()), path)
@@ -138,16 +138,6 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "tokens_per_step": (int,), "main_step": (int,), "layers": (int,), "width": (int,), "rope_base": (int, float),
     "architecture": (dict,), "steps": (list, dict), "allow": (list,),
 }  # fmt: skip
-
-
-def _keys(given: object, known: list[str], where: str) -> dict[str, Any]:
-    """A mapping with known keys alone."""
-    if not isinstance(given, Mapping):
-        raise UserError(f"{where} holds {type(given).__name__}; expected a mapping with the keys {', '.join(known)}")
-    for key in given:
-        if key not in known:
-            raise UserError(f"{where} has the unknown key {key!r}: {nearest(str(key), known)}")
-    return dict(given)
 
 
 def _check_types(values: dict[str, Any], path: Path) -> None:
@@ -168,7 +158,7 @@ def _architecture(parts: dict[str, Any], path: Path) -> Architecture:
 def _steps(given: Any, path: Path) -> tuple[int, ...]:
     """Steps of a list, or of a range with both ends."""
     if isinstance(given, dict):
-        given = _keys(given, ["from", "to", "every"], f"{path}: steps")
+        given = known(given, ["from", "to", "every"], f"{path}: steps")
         if set(given) != {"from", "to", "every"} or not all(type(v) is int for v in given.values()):
             raise UserError(f"{path}: steps is {given}; expected the whole numbers from, to and every")
         if given["every"] <= 0:
